@@ -1,0 +1,136 @@
+"""Every error that a user can meet: what happened, to what, what to do next, and the exit code.
+
+Messages are lower case without a final stop. A `hint` is the next thing to do. The command line prints both
+and exits with `exit_code`; `docs/exit-codes.md` is generated from these classes.
+"""
+
+from typing import ClassVar
+
+
+class MoverError(Exception):
+    """Something failed inside the mover itself."""
+
+    exit_code: ClassVar[int] = 1
+
+    #: Whether trying again without a person's help is pointless.
+    permanent: ClassVar[bool] = True
+
+    def __init__(self, message: str, *, hint: str) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class ConfigError(MoverError):
+    """The configuration is missing, unreadable or contradicts itself."""
+
+    exit_code = 3
+
+
+class RunError(MoverError):
+    """A run's files are not what a complete run looks like; the run is quarantined."""
+
+    exit_code = 4
+
+    #: Whether `mover run close --force` may override the finding.
+    overridable: ClassVar[bool] = False
+
+
+class RunIncompleteError(RunError):
+    """A part is missing, cut short, or the run has no start or end."""
+
+    overridable = True
+
+
+class UnsafeNameError(RunError):
+    """A name or a kind of file that must not be packaged: a symlink, a device, '..', a control byte."""
+
+
+class RunChangedError(RunError):
+    """The run's files are no longer those that were planned or already stored."""
+
+
+class CatalogueError(MoverError):
+    """The catalogue cannot be opened, is of another version, or refuses a change of state."""
+
+    exit_code = 5
+
+
+class LeaseLostError(CatalogueError):
+    """The claim on a piece of work ran out, or another engine holds it now."""
+
+    permanent = False
+
+
+class StorageError(MoverError):
+    """An endpoint could not do what it was asked."""
+
+    exit_code = 6
+
+
+class EndpointUnavailableError(StorageError):
+    """The endpoint is down, refuses connections, stalls, or answers with a server error."""
+
+    permanent = False
+
+
+class EndpointFullError(StorageError):
+    """The endpoint has no space left."""
+
+    permanent = False
+
+
+class AccessDeniedError(StorageError):
+    """The endpoint refuses our credential for this path."""
+
+    permanent = False
+
+
+class FileMissingError(StorageError):
+    """The endpoint has no file of that name."""
+
+    permanent = False
+
+
+class FileExistsAtEndpointError(StorageError):
+    """The name is already taken at the endpoint, and nothing is ever overwritten."""
+
+    permanent = False
+
+
+class ForeignFileError(StorageError):
+    """A file that we did not write stands under a name that we need."""
+
+
+class VerificationError(MoverError):
+    """What is stored differs from what was sent."""
+
+    exit_code = 7
+    permanent = False
+
+
+class CredentialError(MoverError):
+    """No usable Grid proxy: the agent is not there, has no session, or refuses us."""
+
+    exit_code = 8
+    permanent = False
+
+
+class NotSafeError(MoverError):
+    """The replica policy does not hold, so the local files must stay."""
+
+    exit_code = 9
+    permanent = False
+
+
+class StoppedError(MoverError):
+    """The work was interrupted because the program was asked to stop."""
+
+    exit_code = 10
+    permanent = False
+
+
+class SandboxError(MoverError):
+    """A server of the sandbox did not start or is not installed."""
+
+    exit_code = 11

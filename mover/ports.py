@@ -1,0 +1,119 @@
+"""What the steps need from the outside world, as Protocols. Adapters are picked in `wiring` only.
+
+Every adapter of a port passes the same conformance suite (tests/conformance).
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from mover.model import ChecksumKind, StoredFile
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What an endpoint can do. Steps ask here, never for an adapter's class."""
+
+    checksums: frozenset[ChecksumKind]
+    """Kinds that the storage computes from its own copy."""
+    tape: bool
+    """Whether `on_tape` has an answer."""
+    exclusive_create: bool
+    """Whether the server itself refuses to create a file under a name that exists."""
+    rename_noreplace: bool
+    """Whether the server itself refuses to rename onto a name that exists."""
+
+
+class StorageEndpoint(Protocol):
+    """A storage element, below one base URL.
+
+    Paths are relative to that base and have passed `model.check_path`. Every call has a deadline of its own. An adapter
+    raises only `errors.StorageError`s (and lets errors of the chunks it is given pass through): the class says whether
+    trying again can help. An adapter is used from one thread at a time.
+    """
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name in the configuration."""
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """What this endpoint can do."""
+
+    def url(self, path: str) -> str:
+        """The SURL of `path`, for people and for the catalogue; never has a credential in it."""
+
+    def stat(self, path: str) -> StoredFile | None:
+        """What is stored under `path` now, from a fresh query; None if nothing is."""
+
+    def list(self, directory: str) -> list[StoredFile]:
+        """The files (not directories) directly in `directory`, by name; empty if it does not exist."""
+
+    def checksum(self, path: str, kind: ChecksumKind) -> str:
+        """The storage's own checksum of its copy, lower-case hexadecimal of the kind's full width.
+
+        Raises:
+            FileMissingError: there is no such file.
+        """
+
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """Stream `chunks`, `size_bytes` in all, into a new file, creating its directories.
+
+        Nothing is staged locally. If it fails for whatever reason, `chunks` raising included, what was written so far
+        is removed where the endpoint can still be reached, and the first error is raised.
+
+        Raises:
+            FileExistsAtEndpointError: something is stored under `path` already; it is left untouched.
+        """
+
+    def rename(self, source: str, target: str) -> None:
+        """Give the file another name, looking immediately before that the target is free.
+
+        Raises:
+            FileMissingError: there is no `source`.
+            FileExistsAtEndpointError: something is stored under `target`.
+        """
+
+    def remove(self, path: str) -> None:
+        """Remove the file; it is no error if there is none."""
+
+    def on_tape(self, path: str) -> bool:
+        """Whether the storage says that the file, as it is now, is on tape.
+
+        Raises:
+            FileMissingError: there is no such file.
+        """
+
+    def close(self) -> None:
+        """Let go of connections. The endpoint is not used afterwards."""
+
+
+class Proxy(Protocol):
+    """A Grid proxy in memory. It lives as long as somebody holds the object."""
+
+    @property
+    def path(self) -> str:
+        """/proc/self/fd/N of a sealed memfd with the PEM chain and key."""
+
+    @property
+    def not_after(self) -> datetime:
+        """When the chain ends (UTC, aware)."""
+
+
+class CredentialSource(Protocol):
+    """Where adapters get a Grid proxy from."""
+
+    def proxy(self) -> Proxy:
+        """The current proxy, renewed ahead of its end; another object after each renewal.
+
+        Raises:
+            CredentialError: there is no session, no agent, or this client may not have a proxy.
+        """
+
+
+class Clock(Protocol):
+    """Time, so that steps can be tested without waiting."""
+
+    def now(self) -> datetime:
+        """The current time (UTC, aware)."""

@@ -1,0 +1,1 @@
+"""Adapters of the StorageEndpoint port. gfal2 is imported nowhere else."""
