@@ -36,6 +36,13 @@ class RunError(MoverError):
     overridable: ClassVar[bool] = False
 
 
+class RunDirectoryError(MoverError):
+    """The directory that the DAQ writes to cannot be read; nothing is known of its runs."""
+
+    exit_code = 4
+    permanent = False
+
+
 class RunIncompleteError(RunError):
     """A part is missing, cut short, or the run has no start or end."""
 

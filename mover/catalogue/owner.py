@@ -1,0 +1,35 @@
+"""Who holds a claim: an engine process, named so that it can be told whether it still runs."""
+
+import os
+from pathlib import Path
+
+_STARTTIME_FIELD = 22  # proc(5), /proc/[pid]/stat
+
+
+def this_process() -> str:
+    """The name of this process: host, boot, pid, and start time in clock ticks, since pids are used again."""
+    return f"{os.uname().nodename}/{_boot_id()}/{os.getpid()}/{_start_time(os.getpid())}"
+
+
+def is_dead(owner: str) -> bool:
+    """Whether `owner` is known not to run any more; False also where that cannot be known (another machine)."""
+    host, boot, pid, started = owner.split("/")
+    if host != os.uname().nodename:
+        return False
+    if boot != _boot_id():
+        return True
+    return _start_time(int(pid)) != started
+
+
+def _boot_id() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+
+
+def _start_time(pid: int) -> str | None:
+    try:
+        line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    # The second field, the program's name in parentheses, may itself have blanks and parentheses.
+    after_name = line.rpartition(")")[2].split()
+    return after_name[_STARTTIME_FIELD - 3]

@@ -1,0 +1,250 @@
+"""Replicas in the catalogue, and the claims by which one engine at a time works on each."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mover.catalogue import custody
+from mover.catalogue.database import Database
+from mover.catalogue.owner import is_dead
+from mover.errors import LeaseLostError, MoverError
+from mover.states import ReplicaEvent, ReplicaState, next_replica_state
+
+
+@dataclass(frozen=True, slots=True)
+class ReplicaRecord:
+    """What the catalogue knows of a bundle at an endpoint.
+
+    `intent_path` is the name that was last meant to be written to there; it is committed before the first byte.
+    """
+
+    id: int
+    run: int
+    endpoint: str
+    state: ReplicaState
+    since: datetime
+    intent_path: str | None
+    uploads: int
+    rejections: int
+    failures: int
+    next_attempt_at: datetime
+    problem: str | None
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to work on a replica until `lease` runs out or somebody else takes it."""
+
+    replica_id: int
+    run: int
+    endpoint: str
+    owner: str
+    fence: int
+    lease: timedelta
+
+
+_SELECT = "SELECT replica.*, bundle.run AS run FROM replica JOIN bundle ON bundle.id = replica.bundle_id "
+
+
+def replicas_of(database: Database, run: int) -> list[ReplicaRecord]:
+    """The run's replicas, in the order in which they were wanted."""
+    return [_replica(row) for row in database.query(_SELECT + "WHERE bundle.run = ? ORDER BY replica.id", run)]
+
+
+def get_replica(database: Database, replica_id: int) -> ReplicaRecord:
+    """One replica."""
+    (row,) = database.query(_SELECT + "WHERE replica.id = ?", replica_id)
+    return _replica(row)
+
+
+def claim_next(
+    database: Database,
+    endpoint: str,
+    states: Iterable[ReplicaState],
+    *,
+    owner: str,
+    lease: timedelta,
+    now: datetime,
+) -> Claim | None:
+    """Claim the replica at `endpoint` that has been due longest, oldest run first; None if none is due."""
+    wanted = json.dumps([state.value for state in states])
+    with database.transaction() as connection:
+        row = connection.execute(
+            "SELECT replica.id, bundle.run, coalesce(claim.fence, 0) AS fence FROM replica "
+            "JOIN bundle ON bundle.id = replica.bundle_id LEFT JOIN claim ON claim.replica_id = replica.id "
+            "WHERE replica.endpoint = ? AND replica.state IN (SELECT value FROM json_each(?)) "
+            "AND replica.next_attempt_at <= ? AND (claim.owner IS NULL OR claim.lease_until < ?) "
+            "ORDER BY bundle.run LIMIT 1",
+            (endpoint, wanted, now.isoformat(), now.isoformat()),
+        ).fetchone()
+        if row is None:
+            return None
+        claim = Claim(row["id"], row["run"], endpoint, owner, row["fence"] + 1, lease)
+        connection.execute(
+            "INSERT INTO claim (replica_id, owner, fence, lease_until) VALUES (?, ?, ?, ?) "
+            "ON CONFLICT (replica_id) DO UPDATE SET owner = excluded.owner, fence = excluded.fence, "
+            "lease_until = excluded.lease_until",
+            (claim.replica_id, owner, claim.fence, (now + lease).isoformat()),
+        )
+        return claim
+
+
+def renew_claim(database: Database, claim: Claim, *, now: datetime) -> None:
+    """Extend the lease of work that goes on.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        _guard(connection, claim)
+        connection.execute(
+            "UPDATE claim SET lease_until = ? WHERE replica_id = ?",
+            ((now + claim.lease).isoformat(), claim.replica_id),
+        )
+
+
+def release_claim(database: Database, claim: Claim) -> None:
+    """Let go of a claim; one that was lost already is left alone."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE claim SET owner = NULL WHERE replica_id = ? AND owner = ? AND fence = ?",
+            (claim.replica_id, claim.owner, claim.fence),
+        )
+
+
+def free_dead_claims(database: Database) -> int:
+    """Free the claims of engines of this machine that no longer run; return how many."""
+    freed = 0
+    for row in database.query("SELECT replica_id, owner, fence FROM claim WHERE owner IS NOT NULL"):
+        if is_dead(row["owner"]):
+            with database.transaction() as connection:
+                freed += connection.execute(
+                    "UPDATE claim SET owner = NULL WHERE replica_id = ? AND owner = ? AND fence = ?",
+                    (row["replica_id"], row["owner"], row["fence"]),
+                ).rowcount
+    return freed
+
+
+def record_intent(database: Database, claim: Claim, path: str, *, now: datetime) -> None:
+    """Commit under which name the next upload will be written, before it begins.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        _guard(connection, claim)
+        connection.execute(
+            "UPDATE replica SET intent_path = ?, uploads = uploads + 1 WHERE id = ?", (path, claim.replica_id)
+        )
+        custody.append(connection, now, claim.run, "upload intended", endpoint=claim.endpoint, path=path)
+
+
+def withdraw_intent(database: Database, claim: Claim, *, now: datetime) -> None:
+    """Take the intent back: the name was taken by somebody else, so what stands there is not ours.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        _guard(connection, claim)
+        connection.execute("UPDATE replica SET intent_path = NULL WHERE id = ?", (claim.replica_id,))
+        custody.append(connection, now, claim.run, "upload not begun: name taken", endpoint=claim.endpoint)
+
+
+def record_event(
+    database: Database,
+    claim: Claim,
+    event: ReplicaEvent,
+    *,
+    now: datetime,
+    path: str | None = None,
+    problem: MoverError | None = None,
+    **facts: object,
+) -> ReplicaState:
+    """Move a replica to its next state and clear its failures.
+
+    Args:
+        path: the name under which its bytes lie now, if that changed.
+        problem: what needs a person, if the replica is quarantined.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+        CatalogueError: the state table forbids it.
+    """
+    with database.transaction() as connection:
+        row = _guard(connection, claim)
+        subject = f"run {claim.run} at {claim.endpoint}"
+        state = next_replica_state(ReplicaState(row["state"]), event, subject=subject)
+        rejected = event is ReplicaEvent.REJECTED
+        message, hint = (problem.message, problem.hint) if problem else (None, None)
+        connection.execute(
+            "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, failures = 0, problem = ?, hint = ?, "
+            "intent_path = coalesce(?, intent_path), rejections = rejections + ? WHERE id = ?",
+            (state.value, now.isoformat(), now.isoformat(), message, hint, path, rejected, claim.replica_id),
+        )
+        if problem:
+            facts["problem"] = problem.message
+        custody.append(connection, now, claim.run, event, endpoint=claim.endpoint, **facts)
+        return state
+
+
+def record_failure(database: Database, claim: Claim, error: MoverError, *, next_attempt_at: datetime) -> None:
+    """Note why an attempt failed and when to try again.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        _guard(connection, claim)
+        connection.execute(
+            "UPDATE replica SET failures = failures + 1, problem = ?, hint = ?, next_attempt_at = ? WHERE id = ?",
+            (error.message, error.hint, next_attempt_at.isoformat(), claim.replica_id),
+        )
+
+
+def postpone(database: Database, claim: Claim, *, until: datetime) -> None:
+    """Look at the replica again later; nothing is wrong.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        _guard(connection, claim)
+        connection.execute(
+            "UPDATE replica SET next_attempt_at = ?, failures = 0, problem = NULL, hint = NULL WHERE id = ?",
+            (until.isoformat(), claim.replica_id),
+        )
+
+
+def _guard(connection: sqlite3.Connection, claim: Claim) -> sqlite3.Row:
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT replica.* FROM replica JOIN claim ON claim.replica_id = replica.id "
+        "WHERE replica.id = ? AND claim.owner = ? AND claim.fence = ?",
+        (claim.replica_id, claim.owner, claim.fence),
+    ).fetchone()
+    if row is None:
+        raise LeaseLostError(
+            f"the claim on run {claim.run} at {claim.endpoint} was taken over",
+            hint="another engine works on it now; nothing to do",
+        )
+    return row
+
+
+def _replica(row: sqlite3.Row) -> ReplicaRecord:
+    return ReplicaRecord(
+        id=row["id"],
+        run=row["run"],
+        endpoint=row["endpoint"],
+        state=ReplicaState(row["state"]),
+        since=datetime.fromisoformat(row["since"]),
+        intent_path=row["intent_path"],
+        uploads=row["uploads"],
+        rejections=row["rejections"],
+        failures=row["failures"],
+        next_attempt_at=datetime.fromisoformat(row["next_attempt_at"]),
+        problem=row["problem"],
+        hint=row["hint"],
+    )

@@ -1,0 +1,234 @@
+"""Runs and their bundles in the catalogue."""
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+
+from mover.bundle.plan import BundlePlan
+from mover.catalogue import custody
+from mover.catalogue.database import Database
+from mover.errors import CatalogueError, MoverError
+from mover.model import BundleDigest, MemberDigest
+from mover.states import ReplicaState, RunEvent, RunState, next_run_state
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """What the catalogue knows of a run. `problem` is what needs a person, if anything."""
+
+    number: int
+    state: RunState
+    since: datetime
+    closed_at: datetime
+    marker_ns: int | None
+    problem: str | None
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class BundleRecord:
+    """A planned bundle; `digest` is None until it has been read once."""
+
+    id: int
+    plan: BundlePlan
+    size_bytes: int
+    digest: BundleDigest | None
+
+
+def find_run(database: Database, number: int) -> RunRecord | None:
+    """The run, or None if it was never closed."""
+    rows = database.query("SELECT * FROM run WHERE number = ?", number)
+    return _run(rows[0]) if rows else None
+
+
+def get_run(database: Database, number: int) -> RunRecord:
+    """The run.
+
+    Raises:
+        CatalogueError: it is not in the catalogue.
+    """
+    run = find_run(database, number)
+    if run is None:
+        raise CatalogueError(
+            f"run {number} is not in the catalogue",
+            hint=f"`mover run close {number}` closes it once its files are complete",
+        )
+    return run
+
+
+def list_runs(database: Database, *, states: Iterable[RunState] = tuple(RunState)) -> list[RunRecord]:
+    """The runs in any of `states`, oldest number first."""
+    wanted = json.dumps([state.value for state in states])
+    statement = "SELECT * FROM run WHERE state IN (SELECT value FROM json_each(?)) ORDER BY number"
+    return [_run(row) for row in database.query(statement, wanted)]
+
+
+def record_planned(
+    database: Database, plan: BundlePlan, *, marker_ns: int | None, endpoints: Iterable[str], now: datetime
+) -> None:
+    """Record a closed run, its bundle plan, and a wanted replica for each of `endpoints`, all at once.
+
+    Raises:
+        CatalogueError: the run is planned already, or the LFN belongs to another run.
+    """
+    event = RunEvent.FORCED if plan.findings else RunEvent.COMPLETE
+    with database.transaction() as connection:
+        state = next_run_state(_state(connection, plan.run), event, subject=f"run {plan.run}")
+        taken = connection.execute("SELECT run FROM bundle WHERE lfn = ?", (plan.lfn,)).fetchone()
+        if taken:
+            raise CatalogueError(
+                f"the LFN {plan.lfn} belongs to run {taken['run']} already",
+                hint="mend `lfn` in `[bundle]`: it must differ for every run",
+            )
+        _set_run(connection, plan.run, state, now, marker_ns)
+        inserted = connection.execute(
+            "INSERT INTO bundle (run, lfn, plan, size_bytes) VALUES (?, ?, ?, ?)",
+            (plan.run, plan.lfn, plan.to_json(), plan.size_bytes),
+        )
+        connection.executemany(
+            "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at) VALUES (?, ?, ?, ?, ?)",
+            [(inserted.lastrowid, name, ReplicaState.WANTED, now.isoformat(), now.isoformat()) for name in endpoints],
+        )
+        custody.append(
+            connection,
+            now,
+            plan.run,
+            event,
+            lfn=plan.lfn,
+            size_bytes=plan.size_bytes,
+            parts=[part.name for part in plan.parts],
+            findings=plan.findings,
+        )
+
+
+def record_incomplete(
+    database: Database, number: int, error: MoverError, *, marker_ns: int | None, now: datetime
+) -> None:
+    """Quarantine a run that was closed but is not complete.
+
+    Raises:
+        CatalogueError: the run is planned already.
+    """
+    with database.transaction() as connection:
+        state = next_run_state(_state(connection, number), RunEvent.INCOMPLETE, subject=f"run {number}")
+        _set_run(connection, number, state, now, marker_ns)
+        _set_problem(connection, number, error)
+        custody.append(connection, now, number, RunEvent.INCOMPLETE, problem=error.message)
+
+
+def record_problem(
+    database: Database, number: int, error: MoverError, *, marker_ns: int | None = None, now: datetime
+) -> None:
+    """Note something about a known run that needs a person; its state stays."""
+    with database.transaction() as connection:
+        _set_problem(connection, number, error)
+        if marker_ns is not None:
+            connection.execute("UPDATE run SET marker_ns = ? WHERE number = ?", (marker_ns, number))
+        custody.append(connection, now, number, "problem found", problem=error.message)
+
+
+def record_run_event(database: Database, number: int, event: RunEvent, *, now: datetime, **facts: object) -> None:
+    """Move a run to its next state.
+
+    Raises:
+        CatalogueError: the state table forbids it.
+    """
+    with database.transaction() as connection:
+        state = next_run_state(_state(connection, number), event, subject=f"run {number}")
+        connection.execute(
+            "UPDATE run SET state = ?, since = ? WHERE number = ?", (state.value, now.isoformat(), number)
+        )
+        custody.append(connection, now, number, event, **facts)
+
+
+def note(database: Database, number: int, event: str, *, now: datetime, **facts: object) -> None:
+    """Add a custody record that changes no state, such as an intent."""
+    with database.transaction() as connection:
+        custody.append(connection, now, number, event, **facts)
+
+
+def bundle_of(database: Database, run: int) -> BundleRecord | None:
+    """The run's bundle, or None if it is not planned."""
+    rows = database.query("SELECT * FROM bundle WHERE run = ?", run)
+    return _bundle(database, rows[0]) if rows else None
+
+
+def list_bundles(database: Database) -> list[BundleRecord]:
+    """All bundles, oldest run first."""
+    return [_bundle(database, row) for row in database.query("SELECT * FROM bundle ORDER BY run")]
+
+
+def record_digest(database: Database, bundle: BundleRecord, digest: BundleDigest, *, now: datetime) -> BundleDigest:
+    """Record what the first complete reading of a bundle found, unless another reading was quicker.
+
+    Returns:
+        The recorded digest, which may be the other reading's.
+    """
+    with database.transaction() as connection:
+        row = connection.execute("SELECT adler32 FROM bundle WHERE id = ?", (bundle.id,)).fetchone()
+        if row["adler32"] is None:
+            connection.execute(
+                "UPDATE bundle SET adler32 = ?, digested_at = ? WHERE id = ?",
+                (digest.adler32, now.isoformat(), bundle.id),
+            )
+            connection.executemany(
+                "INSERT INTO member (bundle_id, position, name, size_bytes, digests) VALUES (?, ?, ?, ?, ?)",
+                [
+                    (bundle.id, position, member.name, member.size_bytes, json.dumps(member.digests))
+                    for position, member in enumerate(digest.members)
+                ],
+            )
+            custody.append(connection, now, bundle.plan.run, "digests computed", adler32=digest.adler32)
+    known = _digest(database, bundle.id, bundle.size_bytes)
+    return known or digest
+
+
+def _run(row: sqlite3.Row) -> RunRecord:
+    return RunRecord(
+        number=row["number"],
+        state=RunState(row["state"]),
+        since=datetime.fromisoformat(row["since"]),
+        closed_at=datetime.fromisoformat(row["closed_at"]),
+        marker_ns=row["marker_ns"],
+        problem=row["problem"],
+        hint=row["hint"],
+    )
+
+
+def _bundle(database: Database, row: sqlite3.Row) -> BundleRecord:
+    plan = BundlePlan.from_json(row["plan"])
+    return BundleRecord(row["id"], plan, row["size_bytes"], _digest(database, row["id"], row["size_bytes"]))
+
+
+def _digest(database: Database, bundle_id: int, size_bytes: int) -> BundleDigest | None:
+    (bundle,) = database.query("SELECT adler32 FROM bundle WHERE id = ?", bundle_id)
+    if bundle["adler32"] is None:
+        return None
+    members = tuple(
+        MemberDigest(row["name"], row["size_bytes"], tuple((name, value) for name, value in json.loads(row["digests"])))
+        for row in database.query("SELECT * FROM member WHERE bundle_id = ? ORDER BY position", bundle_id)
+    )
+    return BundleDigest(size_bytes, bundle["adler32"], members)
+
+
+def _state(connection: sqlite3.Connection, number: int) -> RunState:
+    row = connection.execute("SELECT state FROM run WHERE number = ?", (number,)).fetchone()
+    return RunState(row["state"]) if row else RunState.UNKNOWN
+
+
+def _set_run(
+    connection: sqlite3.Connection, number: int, state: RunState, now: datetime, marker_ns: int | None
+) -> None:
+    at = now.isoformat()
+    connection.execute(
+        "INSERT INTO run (number, state, since, closed_at, marker_ns) VALUES (?, ?, ?, ?, ?) "
+        "ON CONFLICT (number) DO UPDATE SET state = excluded.state, since = excluded.since, "
+        "closed_at = excluded.closed_at, marker_ns = excluded.marker_ns, problem = NULL, hint = NULL",
+        (number, state.value, at, at, marker_ns),
+    )
+
+
+def _set_problem(connection: sqlite3.Connection, number: int, error: MoverError) -> None:
+    connection.execute("UPDATE run SET problem = ?, hint = ? WHERE number = ?", (error.message, error.hint, number))

@@ -1,0 +1,241 @@
+"""The configuration: TOML read into frozen models; everything that is wrong is said at once, with its key."""
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mover.errors import ConfigError, UnsafeNameError
+from mover.model import EndpointKind, check_name
+from mover.naming import LfnNaming, RunNaming, Step, Template, TemplateError
+from mover.policy import Policy
+
+SCHEMES = ("root", "roots", "davs", "file")
+
+
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("must be an absolute path")
+    return path
+
+
+def _plain_name(name: str) -> str:
+    try:
+        return check_name(name)
+    except UnsafeNameError as error:
+        raise ValueError(f"{error.message}; {error.hint}") from error
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+Name = Annotated[str, AfterValidator(_plain_name)]
+Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunsConfig(_Table):
+    """`[runs]`: where the DAQ writes, how its files are named, and when a run has ended."""
+
+    directory: AbsolutePath
+    part: str = "{run:05d}.{part:03d}"
+    marker: str = "{run:05d}.end"
+    format: Literal["date", "opaque"] = "date"
+    first_part: int = Field(default=0, ge=0)
+    poll_seconds: Seconds = 2.0
+
+    @model_validator(mode="after")
+    def _templates_parse(self) -> "RunsConfig":
+        self.naming()
+        return self
+
+    def naming(self) -> RunNaming:
+        """The names of parts and markers."""
+        naming = RunNaming(
+            Template.parse(self.part, required={"run", "part"}), Template.parse(self.marker, required={"run"})
+        )
+        prefix = naming.part.text.split("{part", maxsplit=1)[0]
+        if "{run" not in prefix or prefix.endswith("}"):
+            raise TemplateError(f"{self.part!r}: {{run}} must come first, and a separator between it and {{part}}")
+        for name in (naming.part_name(1, 0), naming.marker_name(1)):
+            _plain_name(name)
+        if naming.part_number(1, naming.marker_name(1)) is not None:
+            raise TemplateError(f"the marker {self.marker!r} looks like a part {self.part!r}")
+        return naming
+
+
+class StepConfig(_Table):
+    """`[[bundle.step]]`: a period of the experiment, for the LFN."""
+
+    name: Name
+    first_run: int = Field(ge=0)
+
+
+class BundleConfig(_Table):
+    """`[bundle]`: what a run is packaged into and under which LFN."""
+
+    lfn: str
+    step: tuple[StepConfig, ...] = ()
+    digests: tuple[Literal["sha256", "md5"], ...] = ("sha256", "md5")
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> "BundleConfig":
+        if "sha256" not in self.digests or len(set(self.digests)) != len(self.digests):
+            raise ValueError("digests must list 'sha256' once, and may list 'md5' once")
+        naming = self.naming()
+        if ("step" in naming.template.fields) != bool(self.step):
+            raise ValueError("give [[bundle.step]] tables if, and only if, the lfn has {step}")
+        try:
+            naming.lfn(min((one.first_run for one in self.step), default=0))
+        except UnsafeNameError as error:
+            raise ValueError(f"lfn {self.lfn!r}: {error.message}") from error
+        return self
+
+    def naming(self) -> LfnNaming:
+        """The LFNs of bundles."""
+        template = Template.parse(self.lfn, required={"run"}, optional=frozenset({"century", "step"}))
+        return LfnNaming(template, tuple(Step(one.name, one.first_run) for one in self.step))
+
+
+class CredentialConfig(_Table):
+    """`[credential]`: the agent that hands out Grid proxies, and the CAs that we trust."""
+
+    agent: AbsolutePath = Path("/run/proxyagent/agent.sock")
+    profile: Name = "mover"
+    ca_directory: AbsolutePath = Path("/etc/grid-security/certificates")
+    lifetime_seconds: int = Field(default=7200, ge=600, le=86400)
+
+
+class EndpointConfig(_Table):
+    """`[[endpoint]]`: a storage element that every bundle goes to."""
+
+    name: Name
+    site: Name
+    kind: EndpointKind
+    url: str
+    stall_timeout_seconds: Seconds = 120.0
+    archive_poll_seconds: Seconds = 60.0
+
+    @model_validator(mode="after")
+    def _url_is_usable(self) -> "EndpointConfig":
+        try:
+            parts = urlsplit(self.url)
+            _ = parts.port
+        except ValueError as error:
+            raise ValueError(f"url {self.url!r}: {error}") from error
+        if parts.scheme not in SCHEMES:
+            raise ValueError(f"url {self.url!r}: the scheme must be one of {', '.join(SCHEMES)}")
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(f"url {parts.hostname}: no user, password, query or fragment may be in it")
+        if (parts.scheme == "file") == bool(parts.hostname):
+            raise ValueError(f"url {self.url!r}: write file:///path, or scheme://host[:port]/path")
+        if parts.scheme == "file" and self.kind is EndpointKind.TAPE:
+            raise ValueError(f"url {self.url!r}: a file endpoint cannot be a tape")
+        return self
+
+    @property
+    def scheme(self) -> str:
+        """The URL's scheme."""
+        return urlsplit(self.url).scheme
+
+
+class PolicyConfig(_Table):
+    """`[policy]`: what must be proven before a run is safe."""
+
+    tapes: int = Field(default=2, ge=0)
+    tape_sites: int = Field(default=2, ge=0)
+    disks: int = Field(default=1, ge=0)
+
+    @model_validator(mode="after")
+    def _asks_for_something(self) -> "PolicyConfig":
+        if self.tapes + self.disks == 0:
+            raise ValueError("asks for no replica at all, so that every run would be safe at once")
+        if self.tape_sites > self.tapes:
+            raise ValueError("tape_sites cannot be more than tapes")
+        return self
+
+    def policy(self) -> Policy:
+        """The policy that `mover.policy.assess` takes."""
+        return Policy(tapes=self.tapes, tape_sites=self.tape_sites, disks=self.disks)
+
+
+class EngineConfig(_Table):
+    """`[engine]`: patience and limits of the daemon."""
+
+    lease_seconds: Seconds = 900.0
+    first_retry_seconds: Seconds = 10.0
+    longest_retry_seconds: Seconds = 1800.0
+    rejections_before_quarantine: int = Field(default=3, ge=1, le=100)
+
+
+class Config(_Table):
+    """The whole of mover.toml."""
+
+    experiment: Name
+    catalogue: AbsolutePath
+    runs: RunsConfig
+    bundle: BundleConfig
+    credential: CredentialConfig = CredentialConfig()
+    endpoint: tuple[EndpointConfig, ...]
+    policy: PolicyConfig = PolicyConfig()
+    engine: EngineConfig = EngineConfig()
+
+    @model_validator(mode="after")
+    def _endpoints_can_satisfy_the_policy(self) -> "Config":
+        names = [one.name for one in self.endpoint]
+        if twice := {name for name in names if names.count(name) > 1}:
+            raise ValueError(f"two endpoints have the name {min(twice)!r}")
+        urls = [one.url.rstrip("/") for one in self.endpoint]
+        if twice := {url for url in urls if urls.count(url) > 1}:
+            raise ValueError(f"two endpoints have the url {min(twice)!r}")
+        tapes = [one for one in self.endpoint if one.kind is EndpointKind.TAPE]
+        have = (len(tapes), len({one.site for one in tapes}), len(self.endpoint) - len(tapes))
+        want = (self.policy.tapes, self.policy.tape_sites, self.policy.disks)
+        for what, there, wanted in zip(("tapes", "tape sites", "disks"), have, want, strict=True):
+            if there < wanted:
+                raise ValueError(f"[policy] wants {wanted} {what}, but the endpoints are only {there}")
+        return self
+
+
+def load_config(path: Path) -> Config:
+    """Read and check a configuration file.
+
+    Raises:
+        ConfigError: it cannot be read or parsed, or values are wrong; the message has a line for each fault.
+    """
+    try:
+        with path.open("rb") as file:
+            raw = tomllib.load(file)
+    except OSError as error:
+        raise ConfigError(
+            f"cannot read {path}: {error.strerror}", hint="give the configuration with `mover --config FILE`"
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not TOML: {error}", hint="mend the line named; see https://toml.io") from error
+    try:
+        return Config.model_validate(raw)
+    except ValidationError as error:
+        faults = [f"{_key(fault['loc'])}: {_say(fault['type'], fault['msg'])}" for fault in error.errors()]
+        count = "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+        raise ConfigError(
+            f"{path} has {count}:\n" + "\n".join(f"  {fault}" for fault in faults),
+            hint=f"mend them, then run `mover --config {path} config check`",
+        ) from error
+
+
+def _key(location: tuple[int | str, ...]) -> str:
+    key = ""
+    for step in location:
+        key += f"[{step}]" if isinstance(step, int) else f".{step}" if key else step
+    return key or "the whole file"
+
+
+def _say(kind: str, message: str) -> str:
+    if kind == "extra_forbidden":
+        return "unknown key; remove it or mend its spelling"
+    if kind == "missing":
+        return "missing; add it"
+    return message.removeprefix("Value error, ")

@@ -1,0 +1,129 @@
+"""File names and LFNs from the templates of the configuration, and back."""
+
+import re
+import string
+from dataclasses import dataclass
+
+from mover.model import check_name, check_path
+
+_SPEC = re.compile(r"0?[1-9]?d?")
+
+
+class TemplateError(ValueError):
+    """A template of the configuration cannot be used; the text says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A template such as ``{run:05d}.{part:03d}`` over integer fields, that can be filled and matched."""
+
+    text: str
+    fields: frozenset[str]
+
+    @classmethod
+    def parse(cls, text: str, *, required: set[str], optional: frozenset[str] = frozenset()) -> "Template":
+        """Check that `text` has each required field once or more, and no field beside the optional ones.
+
+        Raises:
+            TemplateError: it has not, or a format is not of the form ``05d``.
+        """
+        seen = set()
+        try:
+            pieces = list(string.Formatter().parse(text))
+        except ValueError as error:
+            raise TemplateError(f"{text!r} is not a template: {error}") from error
+        for _, field, spec, conversion in pieces:
+            if field is None:
+                continue
+            if field not in required | optional:
+                known = ", ".join(sorted(required | optional))
+                raise TemplateError(f"{text!r} has the unknown field {{{field}}}; known are {known}")
+            if conversion or not _SPEC.fullmatch(spec or ""):
+                raise TemplateError(f"{text!r}: write {{{field}}} or {{{field}:05d}}")
+            seen.add(field)
+        if missing := required - seen:
+            raise TemplateError(f"{text!r} lacks the field {{{min(missing)}}}")
+        return cls(text, frozenset(seen))
+
+    def fill(self, **values: int | str) -> str:
+        """The text with each field replaced."""
+        return self.text.format(**values)
+
+    def match(self, name: str) -> dict[str, int] | None:
+        """The field values that give exactly `name`, or None."""
+        pattern = ""
+        named: set[str] = set()
+        for literal, field, _, _ in string.Formatter().parse(self.text):
+            pattern += re.escape(literal)
+            if field is not None:
+                pattern += f"(?P={field})" if field in named else f"(?P<{field}>[0-9]{{1,12}})"
+                named.add(field)
+        found = re.fullmatch(pattern, name, re.ASCII)
+        if found is None:
+            return None
+        values = {field: int(digits) for field, digits in found.groupdict().items()}
+        return values if self.fill(**values) == name else None
+
+
+@dataclass(frozen=True, slots=True)
+class RunNaming:
+    """How the DAQ names a run's parts and its end-of-run marker, all in one directory."""
+
+    part: Template
+    marker: Template
+
+    def part_name(self, run: int, part: int) -> str:
+        """The name of a part."""
+        return self.part.fill(run=run, part=part)
+
+    def part_number(self, run: int, name: str) -> int | None:
+        """Which part of `run` has this name, or None if it is no part of it."""
+        values = self.part.match(name)
+        return values["part"] if values and values["run"] == run else None
+
+    def marker_name(self, run: int) -> str:
+        """The name of the run's end-of-run marker."""
+        return self.marker.fill(run=run)
+
+    def marked_run(self, name: str) -> int | None:
+        """The run whose end-of-run marker has this name, or None."""
+        values = self.marker.match(name)
+        return values["run"] if values else None
+
+    def prefix(self, run: int) -> str:
+        """What the names of all files of `run` begin with: the part template up to the part's number."""
+        before = self.part.text.split("{part", maxsplit=1)[0]
+        return before.format(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A period of the experiment: runs from `first_run` on, until the next step begins."""
+
+    name: str
+    first_run: int
+
+
+@dataclass(frozen=True, slots=True)
+class LfnNaming:
+    """Where a run's bundle is stored, below every endpoint's base."""
+
+    template: Template
+    steps: tuple[Step, ...]
+
+    def lfn(self, run: int) -> str:
+        """The LFN of the run's bundle; `century` is the run number rounded down to hundreds.
+
+        Raises:
+            UnsafeNameError: the result has a name that must not be used.
+        """
+        begun = [step for step in self.steps if step.first_run <= run]
+        step = max(begun, key=lambda one: one.first_run).name if begun else ""
+        return check_path(self.template.fill(run=run, century=run // 100 * 100, step=step))
+
+
+def temporary_path(lfn: str, attempt: int) -> str:
+    """Where an upload to a disk endpoint is written before it is verified: beside `lfn`, one name an attempt."""
+    folder, _, name = lfn.rpartition("/")
+    temporary = check_name(f"{name}.mover-{attempt}.part")
+    return f"{folder}/{temporary}" if folder else temporary

@@ -1,0 +1,131 @@
+"""The states of a run and of a replica, as tables: state, event, next state, effect.
+
+Rows without a next state are forbidden and say why. docs/architecture.md shows these tables and the diagrams made from
+them. In-flight work is a claim (catalogue.claims), never a state.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Generic, TypeVar
+
+from mover.errors import CatalogueError
+
+
+class RunState(StrEnum):
+    """What is known of a run that has ended."""
+
+    UNKNOWN = "unknown"
+    QUARANTINED = "quarantined"
+    PLANNED = "planned"
+    SAFE = "safe"
+    RELEASED = "released"
+
+
+class RunEvent(StrEnum):
+    """What can happen to a run."""
+
+    COMPLETE = "found complete"
+    INCOMPLETE = "found incomplete"
+    FORCED = "forced by a person"
+    POLICY_HOLDS = "replica policy holds"
+    FILES_REMOVED = "local files removed"
+
+
+class ReplicaState(StrEnum):
+    """What has been proven of a replica, in this order."""
+
+    WANTED = "wanted"
+    COPIED = "copied"
+    VERIFIED = "verified"
+    ARCHIVED = "archived"
+    QUARANTINED = "quarantined"
+
+
+class ReplicaEvent(StrEnum):
+    """What can happen to a replica."""
+
+    UPLOADED = "uploaded or adopted"
+    CHECKED = "size and checksum agree"
+    REJECTED = "size or checksum differ"
+    MISSING = "file missing"
+    ON_TAPE = "on tape"
+    GAVE_UP = "needs a person"
+    RETRIED = "retried by a person"
+
+
+S = TypeVar("S", bound=StrEnum)
+E = TypeVar("E", bound=StrEnum)
+
+
+@dataclass(frozen=True, slots=True)
+class Row(Generic[S, E]):
+    """One row of a state table; `after` is None where the event is forbidden and `note` says why."""
+
+    before: S
+    event: E
+    after: S | None
+    note: str
+
+
+RUN_TABLE: tuple[Row[RunState, RunEvent], ...] = (
+    Row(RunState.UNKNOWN, RunEvent.COMPLETE, RunState.PLANNED, "parts, bundle plan and wanted replicas are recorded"),
+    Row(RunState.UNKNOWN, RunEvent.FORCED, RunState.PLANNED, "the findings go into the manifest"),
+    Row(RunState.UNKNOWN, RunEvent.INCOMPLETE, RunState.QUARANTINED, "the reason is recorded; nothing is moved"),
+    Row(RunState.QUARANTINED, RunEvent.COMPLETE, RunState.PLANNED, "closed again after a person mended it"),
+    Row(RunState.QUARANTINED, RunEvent.FORCED, RunState.PLANNED, "the findings go into the manifest"),
+    Row(RunState.QUARANTINED, RunEvent.INCOMPLETE, RunState.QUARANTINED, "the newer reason is recorded"),
+    Row(RunState.PLANNED, RunEvent.POLICY_HOLDS, RunState.SAFE, "enough proven replicas at enough sites"),
+    Row(RunState.SAFE, RunEvent.FILES_REMOVED, RunState.RELEASED, "after one more look at the storage itself"),
+    Row(RunState.PLANNED, RunEvent.COMPLETE, None, "a run is planned once; other files need a person"),
+    Row(RunState.PLANNED, RunEvent.FILES_REMOVED, None, "the local files are the only sure copy"),
+    Row(RunState.QUARANTINED, RunEvent.POLICY_HOLDS, None, "a quarantined run has no replicas"),
+    Row(RunState.QUARANTINED, RunEvent.FILES_REMOVED, None, "the local files are the only copy"),
+)
+
+REPLICA_TABLE: tuple[Row[ReplicaState, ReplicaEvent], ...] = (
+    Row(ReplicaState.WANTED, ReplicaEvent.UPLOADED, ReplicaState.COPIED, "the name written to is recorded"),
+    Row(ReplicaState.WANTED, ReplicaEvent.GAVE_UP, ReplicaState.QUARANTINED, "the reason is recorded"),
+    Row(ReplicaState.COPIED, ReplicaEvent.CHECKED, ReplicaState.VERIFIED, "disk: renamed to its final name before"),
+    Row(ReplicaState.COPIED, ReplicaEvent.REJECTED, ReplicaState.WANTED, "our wrong file is removed before"),
+    Row(ReplicaState.COPIED, ReplicaEvent.MISSING, ReplicaState.WANTED, "uploaded again"),
+    Row(ReplicaState.COPIED, ReplicaEvent.GAVE_UP, ReplicaState.QUARANTINED, "the reason is recorded"),
+    Row(ReplicaState.VERIFIED, ReplicaEvent.ON_TAPE, ReplicaState.ARCHIVED, "tape endpoints only; checked once more"),
+    Row(ReplicaState.VERIFIED, ReplicaEvent.MISSING, ReplicaState.WANTED, "uploaded again"),
+    Row(ReplicaState.VERIFIED, ReplicaEvent.GAVE_UP, ReplicaState.QUARANTINED, "the reason is recorded"),
+    Row(ReplicaState.QUARANTINED, ReplicaEvent.RETRIED, ReplicaState.WANTED, "verify and adopt: what is right stays"),
+    Row(ReplicaState.WANTED, ReplicaEvent.CHECKED, None, "nothing was written that could be checked"),
+    Row(ReplicaState.WANTED, ReplicaEvent.ON_TAPE, None, "bytes on tape that nobody verified prove nothing"),
+    Row(ReplicaState.COPIED, ReplicaEvent.ON_TAPE, None, "bytes on tape that nobody verified prove nothing"),
+    Row(ReplicaState.VERIFIED, ReplicaEvent.REJECTED, None, "a verified file that changed is not ours to remove"),
+    Row(ReplicaState.ARCHIVED, ReplicaEvent.REJECTED, None, "a file on tape is never removed by the mover"),
+)
+
+
+def _next(table: Iterable[Row[S, E]], state: S, event: E, subject: str) -> S:
+    row = next((one for one in table if one.before is state and one.event is event), None)
+    if row is not None and row.after is not None:
+        return row.after
+    why = row.note if row else "the state table has no such row"
+    raise CatalogueError(
+        f"{subject} is {state} and cannot become '{event}': {why}",
+        hint="look at its history with `mover run show`; if nobody acted on it, this is a bug",
+    )
+
+
+def next_run_state(state: RunState, event: RunEvent, *, subject: str) -> RunState:
+    """The state after `event`.
+
+    Raises:
+        CatalogueError: the table forbids it or does not have it.
+    """
+    return _next(RUN_TABLE, state, event, subject)
+
+
+def next_replica_state(state: ReplicaState, event: ReplicaEvent, *, subject: str) -> ReplicaState:
+    """The state after `event`.
+
+    Raises:
+        CatalogueError: the table forbids it or does not have it.
+    """
+    return _next(REPLICA_TABLE, state, event, subject)

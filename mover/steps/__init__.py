@@ -1,0 +1,1 @@
+"""The steps of the data way. Each does one thing between two commits; the engine decides when."""

@@ -1,0 +1,37 @@
+"""Verified → archived: wait until the tape endpoint says that the verified bytes are on tape."""
+
+from datetime import timedelta
+
+from mover.catalogue.replicas import postpone, record_event
+from mover.errors import FileMissingError, ForeignFileError, VerificationError
+from mover.states import ReplicaEvent
+from mover.steps.work import Work, check_stored
+
+
+def archive(work: Work, *, poll: timedelta) -> None:
+    """Ask once; look again after `poll` if the file is not on tape yet.
+
+    'On tape' counts only with equal size and checksum: tape systems do not check against ours.
+
+    Raises:
+        ForeignFileError: the stored file changed after it was verified.
+        StorageError: the endpoint failed.
+    """
+    stored = work.endpoint.stat(work.lfn)
+    try:
+        on_tape = stored is not None and work.endpoint.on_tape(work.lfn)
+    except FileMissingError:
+        stored = None
+    if stored is None:
+        record_event(work.database, work.claim, ReplicaEvent.MISSING, now=work.clock.now())
+        return
+    if not on_tape:
+        postpone(work.database, work.claim, until=work.clock.now() + poll)
+        return
+    try:
+        check_stored(work.endpoint, stored, work.digest())
+    except VerificationError as error:
+        raise ForeignFileError(
+            f"changed after it was verified: {error.message}", hint="ask the site who wrote to it; the local files stay"
+        ) from error
+    record_event(work.database, work.claim, ReplicaEvent.ON_TAPE, now=work.clock.now(), url=work.endpoint.url(work.lfn))

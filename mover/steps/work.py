@@ -1,0 +1,79 @@
+"""What a step on a replica is given, and the one way to hold a stored file against what was planned."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mover.bundle.stream import BundleReader, read_through
+from mover.catalogue.database import Database
+from mover.catalogue.replicas import Claim, ReplicaRecord
+from mover.catalogue.runs import BundleRecord, record_digest
+from mover.errors import VerificationError
+from mover.model import BundleDigest, ChecksumKind, StoredFile
+from mover.ports import Clock, StorageEndpoint
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """One claimed replica and everything that a step needs for it.
+
+    `alive(bytes_done)` is called often: it renews the lease, shows progress, and raises when the work must stop.
+    """
+
+    database: Database
+    claim: Claim
+    replica: ReplicaRecord
+    bundle: BundleRecord
+    endpoint: StorageEndpoint
+    run_directory: Path
+    clock: Clock
+    alive: Callable[[int], None]
+
+    @property
+    def lfn(self) -> str:
+        """The bundle's final name."""
+        return self.bundle.plan.lfn
+
+    def watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The chunks, with `alive` called for each."""
+        done = 0
+        for chunk in chunks:
+            self.alive(done)
+            yield chunk
+            done += len(chunk)
+        self.alive(done)
+
+    def digest(self) -> BundleDigest:
+        """The bundle's digest; where no reading has been completed yet, the local files are read for it.
+
+        Raises:
+            RunChangedError: the files are not those that were planned.
+        """
+        if self.bundle.digest is not None:
+            return self.bundle.digest
+        reader = BundleReader(self.bundle.plan, self.run_directory)
+        read_through(self.watched(reader.chunks()))
+        return record_digest(self.database, self.bundle, reader.digest, now=self.clock.now())
+
+
+def check_stored(endpoint: StorageEndpoint, stored: StoredFile, digest: BundleDigest) -> None:
+    """Hold a stored file against the bundle's size and adler32, asking the storage afresh.
+
+    1. The size is the planned one. 2. The storage's own adler32 is the one computed while reading.
+
+    Raises:
+        VerificationError: one of them differs.
+        StorageError: the storage does not answer.
+    """
+    hint = "it is removed and uploaded again if it is ours; if this repeats, ask the site to look at its storage"
+    # 1
+    if stored.size_bytes != digest.size_bytes:
+        raise VerificationError(
+            f"{endpoint.url(stored.path)} has {stored.size_bytes} bytes instead of {digest.size_bytes}", hint=hint
+        )
+    # 2
+    adler32 = endpoint.checksum(stored.path, ChecksumKind.ADLER32)
+    if adler32 != digest.adler32:
+        raise VerificationError(
+            f"{endpoint.url(stored.path)} has adler32 {adler32} instead of {digest.adler32}", hint=hint
+        )
