@@ -1,0 +1,155 @@
+"""The client library: a Grid proxy from the agent, with a key that never leaves this process.
+
+This is the only module of the package that other programs import.
+"""
+
+import contextlib
+import os
+import socket
+import weakref
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from proxyagent.chain import certificates_from_pem, check_links, grid_name, not_after, proxy_pem
+from proxyagent.errors import AgentUnreachableError, ProxyAgentError
+from proxyagent.memfd import sealed_memfd
+from proxyagent.messages import (
+    AgentStatus,
+    IssueAnswer,
+    IssueRequest,
+    SessionStatus,
+    StatusRequest,
+    UnlockAnswer,
+    UnlockRequest,
+    parse_answer,
+)
+from proxyagent.pin import Secret
+from proxyagent.protocol import Channel, Message, PeerClosedError, success_or_raise
+from proxyagent.request import make_request, new_key
+
+__all__ = ["AgentStatus", "ClientProxy", "ProxyAgentError", "agent_status", "obtain_proxy", "unlock_agent"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Names:
+    subject: str
+    identity: str
+    not_after: datetime
+
+
+class ClientProxy:
+    """A proxy in a sealed memory file. It lives until `close` or until nobody holds the object."""
+
+    def __init__(self, descriptor: int, names: _Names) -> None:
+        self._descriptor = descriptor
+        self._names = names
+        self._finalizer = weakref.finalize(self, os.close, descriptor)
+
+    @property
+    def path(self) -> str:
+        """/proc/self/fd/N, with the PEM of certificate, key and chain; for this process and its forked children."""
+        return f"/proc/self/fd/{self.fileno()}"
+
+    @property
+    def not_after(self) -> datetime:
+        """When the chain ends (UTC, aware)."""
+        return self._names.not_after
+
+    @property
+    def subject(self) -> str:
+        """The proxy's own name in slash form."""
+        return self._names.subject
+
+    @property
+    def identity(self) -> str:
+        """The end-entity certificate's name in slash form: what servers map and authorise."""
+        return self._names.identity
+
+    def fileno(self) -> int:
+        """The descriptor of the memory file.
+
+        Raises:
+            ValueError: the proxy is closed.
+        """
+        if not self._finalizer.alive:
+            raise ValueError("the proxy is closed")
+        return self._descriptor
+
+    def close(self) -> None:
+        """Give the memory back. The key is gone unless somebody else holds a descriptor."""
+        self._finalizer()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"<ClientProxy {self.subject} until {self.not_after:%Y-%m-%d %H:%M:%S} UTC>"
+
+
+def obtain_proxy(socket_path: Path, profile: str, lifetime_seconds: int, *, timeout_seconds: float) -> ClientProxy:
+    """A new proxy of a profile. It ends after `lifetime_seconds` or earlier: the agent's policy and session decide.
+
+    A fresh key is made in this process's memory; only a certificate request is sent.
+
+    Raises:
+        NoSessionError: the agent needs the dongle and its PIN.
+        DeniedError, RequestError: this user may not have such a proxy, or there is none.
+        AgentUnreachableError, BusyError: nobody answers within `timeout_seconds`, or the agent has too much to do.
+        ChainError, ProtocolError: what came back is not a proxy for our key.
+    """
+    key = new_key()
+    request = IssueRequest(profile=profile, csr=make_request(key), lifetime_seconds=lifetime_seconds)
+    answer = parse_answer(IssueAnswer, _ask(socket_path, request.model_dump(), None, timeout_seconds))
+    chain = certificates_from_pem(answer.chain)
+    check_links(chain, key.public_key(), now=datetime.now(UTC))
+    names = _Names(grid_name(chain[0].subject), grid_name(chain[-1].subject), not_after(chain))
+    return ClientProxy(sealed_memfd("proxy", proxy_pem(chain, key)), names)
+
+
+def agent_status(socket_path: Path, *, timeout_seconds: float) -> AgentStatus:
+    """The state of session and dongle, and the profiles that this user may have.
+
+    Raises:
+        DeniedError: this user may have nothing from the agent.
+        AgentUnreachableError, BusyError, ProtocolError: as `obtain_proxy`.
+    """
+    return parse_answer(AgentStatus, _ask(socket_path, StatusRequest().model_dump(), None, timeout_seconds))
+
+
+def unlock_agent(socket_path: Path, pin: Secret, *, timeout_seconds: float) -> SessionStatus:
+    """Send the dongle's PIN to the agent, once; the session that it then has. Only for root and the agent's user.
+
+    Raises:
+        WrongPinError, PinLockedError, PinNotSentError: the PIN was refused, or not even tried.
+        NoDongleError, SeveralDonglesError, NoCredentialError, ModuleError: the dongle cannot sign.
+        DeniedError: this user may not unlock the agent.
+        AgentUnreachableError, BusyError, ProtocolError: as `obtain_proxy`.
+    """
+    return parse_answer(UnlockAnswer, _ask(socket_path, UnlockRequest().model_dump(), pin, timeout_seconds)).session
+
+
+def _ask(socket_path: Path, request: Message, pin: Secret | None, timeout_seconds: float) -> Message:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout_seconds)
+        try:
+            connection.connect(str(socket_path))
+        except OSError as error:
+            raise AgentUnreachableError(
+                f"cannot reach the agent on {socket_path}: {error.strerror or error}",
+                hint="see whether `proxyagent serve` runs, and whether this user may open its socket",
+            ) from error
+        channel = Channel(connection, timeout_seconds=timeout_seconds)
+        # An agent that refuses may close before it has read everything; what it said is still there to be read.
+        with contextlib.suppress(PeerClosedError):
+            channel.send(request)
+            if pin is not None:
+                channel.send_secret(pin)
+        return success_or_raise(channel.receive())

@@ -1,0 +1,54 @@
+"""What a process can do by itself to keep its memory to itself."""
+
+import ctypes
+import os
+import resource
+
+from proxyagent.errors import ProxyAgentError
+
+# linux/prctl.h, bits/mman-linux.h
+_PR_SET_DUMPABLE = 4
+_PR_SET_NO_NEW_PRIVS = 38
+_MCL_CURRENT = 1
+_MCL_FUTURE = 2
+_MCL_ONFAULT = 4
+
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+def harden_process(*, no_new_privileges: bool = True) -> None:
+    """Forbid core dumps, ptrace and reading /proc/self/mem by others of our uid, and gaining privileges by exec.
+
+    Raises:
+        ProxyAgentError: the kernel refused. A process that cannot protect a key must not hold one.
+    """
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _prctl(_PR_SET_DUMPABLE, 0)
+    if no_new_privileges:
+        _prctl(_PR_SET_NO_NEW_PRIVS, 1)
+
+
+def lock_memory() -> bool:
+    """Keep this process's pages out of swap if the limit allows; tell whether they are.
+
+    Only where memory locking is unlimited: under a small limit a later allocation would fail instead.
+    """
+    if resource.getrlimit(resource.RLIMIT_MEMLOCK)[0] != resource.RLIM_INFINITY and os.geteuid() != 0:
+        return False
+    return int(_libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)) == 0
+
+
+def lock_buffer(buffer: bytearray) -> bool:
+    """Keep one small buffer out of swap; tell whether it is. The buffer must not change its size afterwards."""
+    if not buffer:
+        return False
+    view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
+    return int(_libc.mlock(ctypes.byref(view), ctypes.c_size_t(len(buffer)))) == 0
+
+
+def _prctl(option: int, value: int) -> None:
+    if _libc.prctl(option, ctypes.c_ulong(value), 0, 0, 0) != 0:
+        raise ProxyAgentError(
+            f"the kernel refused prctl {option}: {os.strerror(ctypes.get_errno())}",
+            hint="run the agent on Linux without a filter on prctl",
+        )

@@ -1,0 +1,93 @@
+"""PINs: held in wipeable memory, sent once per human entry, and never again after they failed."""
+
+import hashlib
+import hmac
+import secrets
+from types import TracebackType
+from typing import Self
+
+from proxyagent.errors import PinNotSentError
+from proxyagent.hardening import lock_buffer
+
+MAX_PIN_BYTES = 255
+_MAX_REMEMBERED = 256
+
+
+class Secret:
+    """A PIN in a buffer that is locked in memory where possible and overwritten when it is no longer needed."""
+
+    def __init__(self, buffer: bytearray) -> None:
+        """Take over `buffer`; the caller keeps no other copy."""
+        self.buffer = buffer
+        lock_buffer(buffer)
+
+    def wipe(self) -> None:
+        """Overwrite the PIN."""
+        self.buffer[:] = bytes(len(self.buffer))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.wipe()
+
+    def __repr__(self) -> str:
+        return "Secret(…)"
+
+
+def check_form(pin: Secret) -> None:
+    """See that the PIN could be one at all, before it costs an attempt.
+
+    Raises:
+        PinNotSentError: it is empty, too long, not UTF-8, or contains a control character.
+    """
+    hint = "enter the PIN alone, on one line"
+    if not pin.buffer:
+        raise PinNotSentError("the PIN is empty", hint=hint)
+    if len(pin.buffer) > MAX_PIN_BYTES:
+        raise PinNotSentError(f"the PIN is longer than {MAX_PIN_BYTES} bytes", hint=hint)
+    if any(byte < 0x20 or byte == 0x7F for byte in pin.buffer):
+        raise PinNotSentError("the PIN contains a control character", hint=hint)
+    try:
+        pin.buffer.decode()
+    except UnicodeDecodeError:
+        # The cause would carry the PIN.
+        raise PinNotSentError("the PIN is not UTF-8", hint=hint) from None
+
+
+class PinGuard:
+    """Remembers which PINs failed on which dongle, as keyed hashes in memory only.
+
+    A short PIN's hash on disk would be the PIN: it is found by trial in seconds. The key dies with the process.
+    """
+
+    def __init__(self) -> None:
+        self._key = secrets.token_bytes(32)
+        self._failed: dict[bytes, None] = {}
+
+    def check(self, serial: str, pin: Secret) -> None:
+        """See that this PIN may be sent to the dongle.
+
+        Raises:
+            PinNotSentError: it is malformed, or it failed on this dongle before.
+        """
+        check_form(pin)
+        if self._digest(serial, pin) in self._failed:
+            raise PinNotSentError(
+                f"this PIN failed on dongle {serial} before and was not sent again",
+                hint="enter another PIN; if you are sure of this one, restart the agent and enter it again",
+            )
+
+    def failed(self, serial: str, pin: Secret) -> None:
+        """Remember that an attempt with this PIN did not log in, for whatever reason."""
+        while len(self._failed) >= _MAX_REMEMBERED:
+            del self._failed[next(iter(self._failed))]
+        self._failed[self._digest(serial, pin)] = None
+
+    def _digest(self, serial: str, pin: Secret) -> bytes:
+        mac = hmac.new(self._key, digestmod=hashlib.sha256)
+        mac.update(hashlib.sha256(serial.encode()).digest())
+        mac.update(pin.buffer)
+        return mac.digest()

@@ -1,0 +1,214 @@
+"""The agent's Unix socket: who is at the other end, how long they may take, and a clean end at SIGTERM."""
+
+import contextlib
+import logging
+import os
+import select
+import signal
+import socket
+import stat
+import struct
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from proxyagent.errors import BusyError, ConfigError, ProxyAgentError
+from proxyagent.handler import Handler
+from proxyagent.policy import AgentSection
+from proxyagent.protocol import Channel, failure
+
+_log = logging.getLogger(__name__)
+_UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
+_RECEIVE_SECONDS = 10.0
+_REFUSE_SECONDS = 0.2
+_STOP_SECONDS = 5.0
+_TICK_SECONDS = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who connected, as the kernel says (SO_PEERCRED): at the time of connect(), with the primary group."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def peer_of(connection: socket.socket) -> Peer:
+    """The peer of a connected Unix socket."""
+    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
+    # Python reads unsigned ids as signed ones.
+    return Peer(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF)
+
+
+class Server:
+    """Accepts connections, one request each, every one in a thread of its own; their number is bounded."""
+
+    def __init__(self, section: AgentSection, handler: Handler, tick: Callable[[], object]) -> None:
+        """`tick` is called about every 15 seconds from the main thread."""
+        self._section = section
+        self._handler = handler
+        self._tick = tick
+        self._lock = threading.Lock()
+        self._users: Counter[int] = Counter()
+        self._threads: set[threading.Thread] = set()
+        self._wake_reader, self._wake_writer = socket.socketpair()
+
+    def run(self, ready: Callable[[], None]) -> None:
+        """Listen until SIGTERM or SIGINT; `ready` is called when clients can connect.
+
+        Raises:
+            ConfigError: the socket cannot be made, or another agent listens on it.
+        """
+        listener = listen(self._section.socket, self._section.socket_mode)
+        inode = self._section.socket.stat().st_ino
+        try:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, self._stop)
+            ready()
+            self._accept_until_stopped(listener)
+        finally:
+            listener.close()
+            _unlink_own(self._section.socket, inode)
+            self._join()
+
+    def _stop(self, _number: int, _frame: FrameType | None) -> None:
+        with contextlib.suppress(BlockingIOError):
+            self._wake_writer.send(b"\0")
+
+    def _accept_until_stopped(self, listener: socket.socket) -> None:
+        poll = select.poll()
+        poll.register(listener, select.POLLIN)
+        poll.register(self._wake_reader, select.POLLIN)
+        next_tick = time.monotonic() + _TICK_SECONDS
+        while True:
+            ready = {descriptor for descriptor, _ in poll.poll(max(0.0, next_tick - time.monotonic()) * 1000)}
+            if self._wake_reader.fileno() in ready:
+                return
+            if listener.fileno() in ready:
+                self._accept(listener)
+            if time.monotonic() >= next_tick:
+                self._tick()
+                next_tick = time.monotonic() + _TICK_SECONDS
+
+    def _accept(self, listener: socket.socket) -> None:
+        try:
+            connection, _ = listener.accept()
+        except (BlockingIOError, ConnectionAbortedError):
+            return
+        except OSError as error:
+            _log.warning("cannot accept a connection: %s", error.strerror)
+            time.sleep(_REFUSE_SECONDS)  # out of descriptors: let some connections end
+            return
+        peer = peer_of(connection)
+        if not self._admit(peer):
+            self._refuse(connection, peer)
+            return
+        thread = threading.Thread(target=self._serve, args=(connection, peer), daemon=True)
+        with self._lock:
+            self._threads.add(thread)
+        thread.start()
+
+    def _admit(self, peer: Peer) -> bool:
+        with self._lock:
+            full = self._users.total() >= self._section.max_connections
+            if full or self._users[peer.uid] >= self._section.max_connections_per_user:
+                return False
+            self._users[peer.uid] += 1
+            return True
+
+    def _refuse(self, connection: socket.socket, peer: Peer) -> None:
+        _log.warning("too many connections; refused uid %d (pid %d)", peer.uid, peer.pid)
+        busy = BusyError("the agent has too many connections", hint="try again in some seconds")
+        with connection, contextlib.suppress(ProxyAgentError):
+            Channel(connection, timeout_seconds=_REFUSE_SECONDS).send(failure(busy))
+
+    def _serve(self, connection: socket.socket, peer: Peer) -> None:
+        try:
+            with connection:
+                channel = Channel(connection, timeout_seconds=_RECEIVE_SECONDS)
+                self._converse(channel, peer)
+        finally:
+            with self._lock:
+                self._users[peer.uid] -= 1
+                if not self._users[peer.uid]:
+                    del self._users[peer.uid]
+                self._threads.discard(threading.current_thread())
+
+    def _converse(self, channel: Channel, peer: Peer) -> None:
+        try:
+            answer = self._handler.answer(channel, peer.uid, peer.gid, peer.pid)
+        except ProxyAgentError as error:
+            _log.warning("uid %d (pid %d): %s", peer.uid, peer.pid, error.message)
+            answer = failure(error)
+        except Exception as error:
+            # The last resort: one connection's bug must not stop the agent. The text might hold foreign bytes.
+            _log.exception("uid %d (pid %d): %s in the agent", peer.uid, peer.pid, type(error).__name__)
+            answer = failure(ProxyAgentError("the agent failed", hint="look into the agent's log"))
+        channel.extend(_RECEIVE_SECONDS)
+        try:
+            channel.send(answer)
+        except ProxyAgentError as error:
+            _log.info("uid %d (pid %d) did not take its answer: %s", peer.uid, peer.pid, error.message)
+
+    def _join(self) -> None:
+        deadline = time.monotonic() + _STOP_SECONDS
+        with self._lock:
+            threads = list(self._threads)
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
+
+def listen(path: Path, mode: int) -> socket.socket:
+    """A listening Unix socket with these permission bits, in place of one that a dead agent left.
+
+    Raises:
+        ConfigError: it cannot be made, or somebody listens there.
+    """
+    _remove_stale(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o777)  # nobody connects before the mode is right
+    try:
+        listener.bind(str(path))
+        path.chmod(mode)
+        listener.listen(socket.SOMAXCONN)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise ConfigError(
+            f"cannot listen on {path}: {error.strerror}", hint="make its directory, writable for the agent's user"
+        ) from error
+    finally:
+        os.umask(mask)
+    return listener
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        is_socket = stat.S_ISSOCK(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise ConfigError(f"cannot look at {path}: {error.strerror}", hint="check its directory") from error
+    if not is_socket:
+        raise ConfigError(f"{path} is not a socket", hint="give the agent another socket path, or move that file away")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.setblocking(False)
+        try:
+            probe.connect(str(path))
+        except ConnectionRefusedError:
+            path.unlink(missing_ok=True)
+            return
+        except OSError:
+            pass
+    raise ConfigError(f"another agent listens on {path}", hint="stop it first, or give this one another socket path")
+
+
+def _unlink_own(path: Path, inode: int) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        if path.lstat().st_ino == inode:
+            path.unlink()
