@@ -1,0 +1,106 @@
+"""A running `proxyagent` for a sandbox dongle."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from mover.errors import SandboxError
+from mover.sandbox.dongle import Dongle
+from mover.sandbox.process import ServerProcess
+
+_SECONDS = 60.0
+
+
+class Agent:
+    """`proxyagent serve` on a Unix socket of its own, unlocked as an operator does it, by `proxyagent renew`."""
+
+    profile = "mover"
+    """The profile that our own user may have."""
+
+    def __init__(self, dongle: Dongle, *, settings: str = "", profiles: str = "", unlock: bool = True) -> None:
+        """Start the agent; with `unlock`, give it the PIN.
+
+        `settings` is TOML for the ``[agent]`` section, `profiles` more ``[[profile]]`` sections.
+
+        Raises:
+            SandboxError: it did not start, or did not accept the PIN.
+        """
+        self.dongle = dongle
+        # Socket paths are limited to 107 bytes, and a test's directory may be longer.
+        self.directory = Path(tempfile.mkdtemp(prefix="agent-"))
+        self.socket = self.directory / "agent.sock"
+        self.config = self.directory / "proxyagent.toml"
+        self._write_config(settings, profiles)
+        self._process = ServerProcess(
+            "proxyagent",
+            self.command("serve"),
+            directory=self.directory,
+            package="softhsm2",
+            environment={**os.environ, **dongle.environment},
+        )
+        try:
+            self.start()
+            if unlock:
+                self.unlock()
+        except BaseException:
+            self.stop()
+            raise
+
+    @property
+    def running(self) -> bool:
+        """Whether the agent runs."""
+        return self._process.running
+
+    @property
+    def log(self) -> str:
+        """What the agent has written since it was last started."""
+        return self._process.logged()
+
+    def command(self, *arguments: str) -> list[str]:
+        """The command line of `proxyagent` with this agent's configuration."""
+        return [sys.executable, "-P", "-m", "proxyagent", "--config", str(self.config), *arguments]
+
+    def start(self) -> None:
+        """Start it, or start it again after `halt`: without a session.
+
+        Raises:
+            SandboxError: it did not start.
+        """
+        self._process.start(lambda log: "proxyagent listens on" in log)
+
+    def unlock(self, pin: str | None = None) -> None:
+        """Give the agent the dongle's PIN, or another one.
+
+        Raises:
+            SandboxError: it was not accepted, for the reason that `proxyagent renew` gives.
+        """
+        done = subprocess.run(
+            ["setpriv", "--pdeathsig", "TERM", *self.command("renew")],
+            input=f"{self.dongle.pin if pin is None else pin}\n",
+            capture_output=True,
+            text=True,
+            timeout=_SECONDS,
+            check=False,
+        )
+        if done.returncode != 0:
+            raise SandboxError(f"proxyagent renew: {done.stderr.strip()}", hint="read the agent's log")
+
+    def halt(self) -> None:
+        """Stop the agent, so that its session is gone, and keep what `start` needs."""
+        self._process.stop()
+
+    def stop(self) -> None:
+        """Stop the agent for good."""
+        self.halt()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+    def _write_config(self, settings: str, profiles: str) -> None:
+        self.config.write_text(
+            f"[agent]\nsocket = {json.dumps(str(self.socket))}\n{settings}\n"
+            f"{self.dongle.config()}\n"
+            f'[[profile]]\nname = "{self.profile}"\nuids = [{os.geteuid()}]\n\n{profiles}\n'
+        )
