@@ -21,6 +21,17 @@ class MoverError(Exception):
         self.hint = hint
 
 
+class UnexpectedError(MoverError):
+    """An error that no code expected: a bug, or a library that behaves unlike its documentation."""
+
+    permanent = False
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__(
+            f"unexpected {type(error).__name__}: {error}", hint="please report it, with the traceback in the log"
+        )
+
+
 class ConfigError(MoverError):
     """The configuration is missing, unreadable or contradicts itself."""
 

@@ -219,6 +219,24 @@ def postpone(database: Database, claim: Claim, *, until: datetime) -> None:
         )
 
 
+def retry_replicas(database: Database, run: int, *, now: datetime) -> int:
+    """Take up again, at once, what is quarantined or waits for its next attempt; return how many replicas that is."""
+    retried = 0
+    with database.transaction() as connection:
+        for row in connection.execute(_SELECT + "WHERE bundle.run = ? AND replica.problem NOTNULL", (run,)).fetchall():
+            state = ReplicaState(row["state"])
+            if state is ReplicaState.QUARANTINED:
+                state = next_replica_state(state, ReplicaEvent.RETRIED, subject=f"run {run} at {row['endpoint']}")
+                custody.append(connection, now, run, ReplicaEvent.RETRIED, endpoint=row["endpoint"])
+            connection.execute(
+                "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, rejections = 0, failures = 0, "
+                "problem = NULL, hint = NULL WHERE id = ?",
+                (state.value, now.isoformat(), now.isoformat(), row["id"]),
+            )
+            retried += 1
+    return retried
+
+
 def _guard(connection: sqlite3.Connection, claim: Claim) -> sqlite3.Row:
     row: sqlite3.Row | None = connection.execute(
         "SELECT replica.* FROM replica JOIN claim ON claim.replica_id = replica.id "

@@ -1,0 +1,43 @@
+"""What commands share: the configuration, opened once, and the catalogue."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+
+import click
+
+from mover.catalogue.database import Database
+from mover.config import Config, load_config
+
+
+class Context:
+    """The object that click hands to commands."""
+
+    def __init__(self, config_path: Path) -> None:
+        self.config_path = config_path
+
+    @cached_property
+    def config(self) -> Config:
+        """The configuration.
+
+        Raises:
+            ConfigError: it cannot be used.
+        """
+        return load_config(self.config_path)
+
+    @contextmanager
+    def catalogue(self) -> Iterator[Database]:
+        """The catalogue, open in the block.
+
+        Raises:
+            CatalogueError: it cannot be opened.
+        """
+        database = Database(self.config.catalogue)
+        try:
+            yield database
+        finally:
+            database.close()
+
+
+pass_context = click.make_pass_decorator(Context)

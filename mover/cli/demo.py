@@ -1,0 +1,210 @@
+"""`mover demo`: a whole site on loopback, one run from its last byte to safe, and nothing left behind."""
+
+import shutil
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+from mover.catalogue.database import Database
+from mover.catalogue.replicas import replicas_of
+from mover.catalogue.runs import RunRecord, bundle_of, find_run
+from mover.cli.progress import Display
+from mover.cli.tables import console, moment, size, table
+from mover.config import Config, load_config
+from mover.engine import Engine
+from mover.errors import NotSafeError, RunIncompleteError
+from mover.model import EndpointKind
+from mover.ports import StorageEndpoint
+from mover.sandbox.site import Site
+from mover.states import ReplicaState, RunState
+from mover.steps.release import recheck, release_run
+from mover.wiring import SystemClock, build_endpoints
+
+_DEMO_RUN = 4742
+_LOOK_SECONDS = 0.05
+
+
+@click.command()
+@click.option(
+    "--run-files",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    multiple=True,
+    metavar="FILE…",
+    help="Move these part files of one run, instead of a generated run; also as arguments after the option.",
+)
+@click.argument("more_files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, metavar="")
+@click.option("--release", is_flag=True, help="Remove the local files of the run once it is safe.")
+@click.option("--keep", is_flag=True, help="Leave the site up, and say how to talk to it, until Ctrl-C.")
+@click.option("--deadline", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Seconds to wait.")
+def demo(
+    run_files: tuple[Path, ...],
+    more_files: tuple[Path, ...],
+    release: bool,
+    keep: bool,
+    deadline: float,
+) -> None:
+    """Bring up a site on loopback and move one run: dongle, proxies, two tapes, a disk, all real.
+
+    \b
+    Examples:
+      mover demo
+      mover demo --run-files 06008.000 --release
+    """
+    if more_files and not run_files:
+        raise click.UsageError("name files after --run-files")
+    base = Path(tempfile.mkdtemp(prefix="mover-demo-"))
+    say = Console(stderr=True, highlight=False)
+    try:
+        say.print(f"a site on loopback in {base}: CA, dongle, agent, two tapes, a disk …")
+        with Site(base) as site:
+            config = load_config(site.config_path)
+            say.print(
+                f"the dongle has signed a session proxy for {site.agent.dongle.certificate.subject.rfc4514_string()}"
+            )
+            run = _write_run(site, config, run_files + more_files)
+            say.print(f"the DAQ has written run {run}")
+            _move_run(site, config, run, say, deadline_seconds=deadline, release=release)
+            if keep:
+                _stay_up(site, say)
+    finally:
+        shutil.rmtree(base)
+
+
+def _write_run(site: Site, config: Config, files: Sequence[Path]) -> int:
+    """Let the DAQ write a run, or copy the given part files of one; return its number."""
+    if not files:
+        site.daq.write_run(_DEMO_RUN)
+        return _DEMO_RUN
+    found = [config.runs.naming().part.match(file.name) for file in files]
+    numbers = {values["run"] if values else None for values in found}
+    if None in numbers or len(numbers) != 1:
+        raise RunIncompleteError(
+            "the files given are not the parts of one run",
+            hint=f"parts are named like {config.runs.naming().part_name(_DEMO_RUN, 0)}: run, point, part",
+        )
+    site.daq.copy_run(files)
+    (run,) = (number for number in numbers if number is not None)
+    return run
+
+
+def _move_run(site: Site, config: Config, run: int, say: Console, *, deadline_seconds: float, release: bool) -> None:
+    endpoints = build_endpoints(config)
+    database = Database(config.catalogue)
+    try:
+        with _engine(config, endpoints, say):
+            site.daq.end_run(run)
+            ended = time.monotonic()
+            say.print(f"end of run {run} is signalled")
+            seconds = _wait_until_safe(database, run, ended, deadline_seconds)
+        assessment = recheck(database, config, run, endpoints)
+        out = console()
+        out.print(_result(database, config, run, endpoints))
+        out.print(f"{assessment}, asked of the storage itself")
+        out.print(f"{seconds:.1f} s from end of run to safe")
+        if release:
+            release_run(database, config, run, endpoints, now=datetime.now(UTC))
+            out.print(f"the local files of run {run} are removed")
+        else:
+            out.print(f"the local files of run {run} may go")
+    finally:
+        database.close()
+        for endpoint in endpoints.values():
+            endpoint.close()
+
+
+@contextmanager
+def _engine(config: Config, endpoints: dict[str, StorageEndpoint], say: Console) -> Iterator[None]:
+    """The engine on a thread of its own, with its progress shown."""
+    with Display(config, say) as display:
+        engine = Engine(config, endpoints, SystemClock(), observe=display.observe)
+        failures: list[BaseException] = []
+
+        def work() -> None:
+            try:
+                engine.run()
+            except BaseException as error:  # raised again below
+                failures.append(error)
+
+        thread = threading.Thread(target=work, name="engine")
+        thread.start()
+        try:
+            yield
+        finally:
+            engine.stop()
+            thread.join()
+        if failures:
+            raise failures[0]
+
+
+def _wait_until_safe(database: Database, run: int, ended: float, deadline_seconds: float) -> float:
+    """Seconds from the end of run until the catalogue says safe."""
+    while time.monotonic() - ended < deadline_seconds:
+        record = find_run(database, run)
+        if record is not None:
+            if record.state is RunState.SAFE:
+                return time.monotonic() - ended
+            _stop_if_a_person_is_needed(database, run, record)
+        time.sleep(_LOOK_SECONDS)
+    waits = "; ".join(f"{one.endpoint} {one.state} ({one.problem})" for one in replicas_of(database, run))
+    raise NotSafeError(
+        f"run {run} is not safe after {deadline_seconds:.0f} s: {waits}", hint="give it more time with --deadline"
+    )
+
+
+def _stop_if_a_person_is_needed(database: Database, run: int, record: RunRecord) -> None:
+    if record.state is RunState.QUARANTINED:
+        raise RunIncompleteError(record.problem or "quarantined", hint=record.hint or "look at the run's files")
+    for replica in replicas_of(database, run):
+        if replica.state is ReplicaState.QUARANTINED:
+            raise NotSafeError(f"{replica.endpoint}: {replica.problem}", hint=replica.hint or "look at the endpoint")
+
+
+def _result(database: Database, config: Config, run: int, endpoints: dict[str, StorageEndpoint]) -> Table:
+    bundle = bundle_of(database, run)
+    kinds = {one.name: one.kind for one in config.endpoint}
+    rows = []
+    for replica in replicas_of(database, run):
+        if bundle is None or bundle.digest is None:
+            break
+        tape = kinds[replica.endpoint] is EndpointKind.TAPE
+        on_tape = ("yes" if endpoints[replica.endpoint].on_tape(bundle.plan.lfn) else "no") if tape else "disk"
+        where = endpoints[replica.endpoint].url(bundle.plan.lfn)
+        rows.append(
+            (
+                str(run),
+                bundle.plan.lfn,
+                size(bundle.size_bytes),
+                bundle.digest.adler32,
+                f"{replica.endpoint}\n{where}",
+                moment(replica.since),
+                on_tape,
+            )
+        )
+    return table(("run", "bundle", "size", "adler32", "where", "since", "on tape"), rows)
+
+
+def _stay_up(site: Site, say: Console) -> None:
+    say.print(
+        f"""
+the site stays up until Ctrl-C; talk to it with
+  mover --config {site.config_path} status
+  mover --config {site.config_path} engine
+  proxyagent --config {site.agent.config} status
+  X509_CERT_DIR={site.ca.directory} proxyagent --config {site.agent.config} exec -- xrdfs {site.tape_ral.root_url}
+run files go to {site.run_directory}""",
+        soft_wrap=True,
+        markup=False,
+    )
+    try:
+        while True:
+            time.sleep(3600)
+    except KeyboardInterrupt:
+        say.print("the site goes down")

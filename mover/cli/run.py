@@ -1,0 +1,116 @@
+"""`mover run`: close, show, retry and release a run."""
+
+from datetime import UTC, datetime
+
+import click
+
+from mover.catalogue import custody
+from mover.catalogue.replicas import replicas_of, retry_replicas
+from mover.catalogue.runs import bundle_of, get_run
+from mover.cli.context import Context, pass_context
+from mover.cli.tables import console, moment, printable, size, table
+from mover.steps.close import close_run
+from mover.steps.release import release_run
+from mover.wiring import build_endpoints
+
+_RUN = click.argument("number", type=click.IntRange(min=0, max=2**31 - 1), metavar="RUN")
+
+
+@click.group()
+def run() -> None:
+    """Act on a run, or look at it."""
+
+
+@run.command()
+@_RUN
+@click.option("--force", is_flag=True, help="Take it although it is not complete; the findings go into its manifest.")
+@pass_context
+def close(context: Context, number: int, force: bool) -> None:
+    """Say that a run has ended: check its files and plan its bundle. The engine does the rest.
+
+    \b
+    Example:
+      mover run close 4742
+    """
+    with context.catalogue() as database:
+        outcome = close_run(database, context.config, number, now=datetime.now(UTC), force=force)
+    click.echo(f"run {number}: {outcome}")
+
+
+@run.command()
+@_RUN
+@pass_context
+def show(context: Context, number: int) -> None:
+    """Show a run's state, bundle, replicas and whole custody story.
+
+    \b
+    Example:
+      mover run show 4742
+    """
+    out = console()
+    with context.catalogue() as database:
+        record = get_run(database, number)
+        bundle = bundle_of(database, number)
+        replicas = replicas_of(database, number)
+        story = custody.records(database, number)
+    out.print(f"run {number}: {record.state} since {moment(record.since)}, closed {moment(record.closed_at)}")
+    if record.problem:
+        out.print(f"problem: {printable(record.problem)}\nhint: {printable(record.hint or '')}")
+    if bundle:
+        adler32 = bundle.digest.adler32 if bundle.digest else "not read yet"
+        out.print(f"bundle: {bundle.plan.lfn}, {size(bundle.size_bytes)}, adler32 {adler32}")
+        digests = {member.name: dict(member.digests) for member in bundle.digest.members} if bundle.digest else {}
+        rows = [(one.name, size(one.size_bytes), _sha256(digests, one.name)) for one in bundle.plan.parts]
+        out.print(table(("part", "size", "sha256"), rows))
+        out.print(
+            table(
+                ("endpoint", "state", "since", "problem", "hint"),
+                [(one.endpoint, one.state, moment(one.since), one.problem or "", one.hint or "") for one in replicas],
+            )
+        )
+    rows = [(moment(one.at), one.event, _facts(one.facts)) for one in story]
+    out.print(table(("when", "custody", "facts"), rows))
+
+
+@run.command()
+@_RUN
+@pass_context
+def retry(context: Context, number: int) -> None:
+    """Take up again, at once, what is quarantined or waits for its next attempt.
+
+    \b
+    Example:
+      mover run retry 4742
+    """
+    with context.catalogue() as database:
+        get_run(database, number)
+        retried = retry_replicas(database, number, now=datetime.now(UTC))
+    click.echo(f"run {number}: {retried} replicas are taken up again")
+
+
+@run.command()
+@_RUN
+@pass_context
+def release(context: Context, number: int) -> None:
+    """Remove the run's local files, if the storage itself says at this moment that the run is safe.
+
+    \b
+    Example:
+      mover run release 4742
+    """
+    endpoints = build_endpoints(context.config)
+    try:
+        with context.catalogue() as database:
+            assessment = release_run(database, context.config, number, endpoints, now=datetime.now(UTC))
+    finally:
+        for endpoint in endpoints.values():
+            endpoint.close()
+    click.echo(f"run {number}: {assessment}; the local files are removed")
+
+
+def _facts(facts: dict[str, object]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in facts.items() if value not in ([], None))
+
+
+def _sha256(digests: dict[str, dict[str, str]], part: str) -> str:
+    return digests.get(part, {}).get("sha256", "not read yet")

@@ -1,0 +1,35 @@
+"""`mover status`: all runs at a glance."""
+
+import click
+
+from mover.catalogue.replicas import replicas_of
+from mover.catalogue.runs import list_runs
+from mover.cli.context import Context, pass_context
+from mover.cli.tables import console, moment, table
+
+
+@click.command()
+@pass_context
+def status(context: Context) -> None:
+    """Show every run: its state, its replicas, and what needs a person.
+
+    \b
+    Example:
+      mover status
+    """
+    rows = []
+    with context.catalogue() as database:
+        for run in list_runs(database):
+            replicas = replicas_of(database, run.number)
+            problems = [run.problem] if run.problem else []
+            problems += [f"{one.endpoint}: {one.problem}" for one in replicas if one.problem]
+            rows.append(
+                (
+                    str(run.number),
+                    run.state.value,
+                    moment(run.since),
+                    "\n".join(f"{one.endpoint}: {one.state}" for one in replicas),
+                    "\n".join(problems),
+                )
+            )
+    console().print(table(("run", "state", "since", "replicas", "problem"), rows))

@@ -1,0 +1,123 @@
+"""The daemon: notices ended runs, has a lane (thread) an endpoint work the catalogue, and says when a run is safe.
+
+Everything that matters is in the catalogue, so the engine may die anywhere.
+"""
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from stat import S_ISREG
+
+from mover.catalogue.database import Database
+from mover.catalogue.replicas import free_dead_claims, replicas_of
+from mover.catalogue.runs import find_run, list_runs, record_run_event
+from mover.config import Config
+from mover.errors import MoverError, RunError
+from mover.lane import Lane, Progress, Surroundings
+from mover.policy import ProvenReplica, assess
+from mover.ports import Clock, StorageEndpoint
+from mover.states import RunEvent, RunState
+from mover.steps.close import close_run
+
+log = logging.getLogger("mover")
+
+
+class Engine:
+    """Works a catalogue until it is asked to stop.
+
+    Args:
+        endpoints: an adapter for each configured endpoint, by name; used by one lane each.
+        observe: told of progress, from the lanes' threads; must be quick.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        endpoints: Mapping[str, StorageEndpoint],
+        clock: Clock,
+        *,
+        observe: Callable[[Progress], None] = lambda _: None,
+    ) -> None:
+        self._config = config
+        self._clock = clock
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        around = Surroundings(config, clock, self._stop, self._wake, observe)
+        self._lanes = [Lane(place, endpoints[place.name], around) for place in config.endpoint]
+
+    def run(self) -> None:
+        """Work until `stop`. Every lane has ended when this returns.
+
+        Raises:
+            MoverError: the catalogue cannot be opened or written; the engine has stopped.
+        """
+        threads = [threading.Thread(target=lane.run, name=lane.name) for lane in self._lanes]
+        database = Database(self._config.catalogue)
+        try:
+            for thread in threads:
+                thread.start()
+            while not self._stop.is_set():
+                self._look_around(database)
+                self._wake.wait(self._config.runs.poll_seconds)
+                self._wake.clear()
+        finally:
+            self.stop()
+            for thread in threads:
+                thread.join()
+            database.close()
+        for lane in self._lanes:
+            if lane.failure is not None:
+                raise lane.failure
+
+    def stop(self) -> None:
+        """Ask every lane to stop at the next safe moment; may be called from a signal handler."""
+        self._stop.set()
+        self._wake.set()
+
+    def _look_around(self, database: Database) -> None:
+        free_dead_claims(database)
+        try:
+            markers = _markers(self._config)
+        except OSError as error:
+            log.warning("cannot read the run directory %s: %s", self._config.runs.directory, error.strerror)
+            markers = {}
+        for run, marker_ns in sorted(markers.items()):
+            known = find_run(database, run)
+            if known is None or known.marker_ns != marker_ns:
+                self._close(database, run, marker_ns)
+        for record in list_runs(database, states=[RunState.PLANNED]):
+            self._assess(database, record.number)
+
+    def _close(self, database: Database, run: int, marker_ns: int) -> None:
+        try:
+            outcome = close_run(database, self._config, run, now=self._clock.now(), marker_ns=marker_ns)
+            log.info("run %d: end of run noticed, %s", run, outcome)
+        except RunError as error:
+            log.error("run %d: quarantined: %s (%s)", run, error.message, error.hint)
+        except MoverError as error:
+            log.warning("run %d: cannot be closed now: %s (%s)", run, error.message, error.hint)
+
+    def _assess(self, database: Database, run: int) -> None:
+        places = {endpoint.name: endpoint for endpoint in self._config.endpoint}
+        proven = [
+            ProvenReplica(replica.endpoint, places[replica.endpoint].kind, places[replica.endpoint].site, replica.state)
+            for replica in replicas_of(database, run)
+            if replica.endpoint in places
+        ]
+        assessment = assess(self._config.policy.policy(), proven)
+        if assessment.holds:
+            record_run_event(database, run, RunEvent.POLICY_HOLDS, now=self._clock.now(), found=str(assessment))
+            log.info("run %d: %s", run, assessment)
+
+
+def _markers(config: Config) -> dict[int, int]:
+    """The runs that have an end-of-run marker, with its mtime in nanoseconds."""
+    naming = config.runs.naming()
+    found = {}
+    for path in config.runs.directory.iterdir():
+        run = naming.marked_run(path.name)
+        if run is not None:
+            status = path.lstat()
+            if S_ISREG(status.st_mode):
+                found[run] = status.st_mtime_ns
+    return found

@@ -1,0 +1,26 @@
+"""The one place that picks adapters: endpoints, credentials and clock from the configuration."""
+
+import os
+from datetime import UTC, datetime
+
+from mover.config import Config, EndpointConfig
+from mover.credential import AgentCredentials
+from mover.model import EndpointKind
+from mover.ports import CredentialSource, StorageEndpoint
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        """The current time (UTC, aware)."""
+        return datetime.now(UTC)
+
+
+def build_endpoints(config: Config) -> dict[str, StorageEndpoint]:
+    """An adapter for each configured endpoint, by name. Nothing is contacted yet."""
+    # GSI in the XRootD and gfal2 libraries reads its trust anchors from here only.
+    os.environ["X509_CERT_DIR"] = str(config.credential.ca_directory)
+    credential = config.credential
+    credentials = AgentCredentials(credential.agent, credential.profile, credential.lifetime_seconds)
+    return {endpoint.name: _build(endpoint, config, credentials) for endpoint in config.endpoint}
