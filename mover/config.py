@@ -126,10 +126,11 @@ class EndpointConfig(_Table):
             _ = parts.port
         except ValueError as error:
             raise ValueError(f"url {self.url!r}: {error}") from error
+        # First, so that no other message shows a password.
+        if parts.username or parts.password or parts.query or parts.fragment:
+            raise ValueError(f"url at {parts.hostname}: no user, password, query or fragment may be in it")
         if parts.scheme not in SCHEMES:
             raise ValueError(f"url {self.url!r}: the scheme must be one of {', '.join(SCHEMES)}")
-        if parts.username or parts.password or parts.query or parts.fragment:
-            raise ValueError(f"url {parts.hostname}: no user, password, query or fragment may be in it")
         if (parts.scheme == "file") == bool(parts.hostname):
             raise ValueError(f"url {self.url!r}: write file:///path, or scheme://host[:port]/path")
         if parts.scheme == "file" and self.kind is EndpointKind.TAPE:
