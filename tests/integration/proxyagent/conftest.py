@@ -1,0 +1,99 @@
+"""A fresh SoftHSM dongle, an agent for it, and a PKCS#11 module that misbehaves on demand."""
+
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from mover.sandbox.agent import Agent
+from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.dongle import MODULE, Dongle
+
+AgentMaker = Callable[..., Agent]
+_HEADER = Path("/usr/include/p11-kit-1/p11-kit/pkcs11.h")
+_SOURCE = Path(__file__).parent / "shim.c"
+
+
+class Shim:
+    """The misbehaving module's switches."""
+
+    def __init__(self, module: Path, directory: Path) -> None:
+        self.module = module
+        self.directory = directory
+
+    def set(self, name: str, value: int = 1) -> None:
+        (self.directory / name).write_text(f"{value:x}")
+
+    def clear(self, name: str) -> None:
+        (self.directory / name).unlink()
+
+    @property
+    def logins(self) -> int:
+        """How often C_Login was called so far."""
+        log = self.directory / "logins"
+        return len(log.read_bytes()) if log.exists() else 0
+
+
+@pytest.fixture(scope="session")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> CertificateAuthority:
+    return CertificateAuthority(tmp_path_factory.mktemp("authority") / "certificates")
+
+
+@pytest.fixture
+def dongle(tmp_path: Path, authority: CertificateAuthority) -> Dongle:
+    if not MODULE.exists():
+        pytest.skip("needs the package softhsm2")
+    return Dongle(tmp_path / "dongle", authority)
+
+
+@pytest.fixture
+def start_agent(dongle: Dongle) -> Iterator[AgentMaker]:
+    """Start an agent for the dongle; it is stopped when the test ends."""
+    agents: list[Agent] = []
+
+    def start(**options: object) -> Agent:
+        agents.append(Agent(dongle, **options))  # type: ignore[arg-type]  # passed through
+        return agents[-1]
+
+    yield start
+    for agent in agents:
+        agent.stop()
+
+
+@pytest.fixture
+def agent(start_agent: AgentMaker) -> Agent:
+    return start_agent()
+
+
+@pytest.fixture(scope="session")
+def shim_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("gcc")
+    if compiler is None or not _HEADER.exists():
+        pytest.skip("needs the packages gcc and libp11-kit-dev")
+    module = tmp_path_factory.mktemp("shim") / "shim.so"
+    define = f'-DSOFTHSM="{MODULE}"'
+    command = [
+        compiler,
+        "-shared",
+        "-fPIC",
+        "-Wall",
+        f"-I{_HEADER.parents[1]}",
+        define,
+        "-o",
+        str(module),
+        str(_SOURCE),
+    ]
+    subprocess.run([*command, "-ldl"], check=True, timeout=60)
+    return module
+
+
+@pytest.fixture
+def shim(shim_module: Path, dongle: Dongle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Shim:
+    """The misbehaving module in front of the dongle, for agents that are started afterwards."""
+    directory = tmp_path / "switches"
+    directory.mkdir()
+    monkeypatch.setenv("P11SHIM_DIR", str(directory))
+    dongle.module = shim_module
+    return Shim(shim_module, directory)

@@ -1,0 +1,117 @@
+"""PINs: one attempt per human entry, never twice the same wrong one, never on a dongle that is about to lock."""
+
+import subprocess
+
+import pytest
+
+from mover.errors import SandboxError
+from mover.sandbox.agent import Agent
+from proxyagent.client import agent_status, obtain_proxy
+from tests.integration.proxyagent.conftest import AgentMaker, Shim
+
+SECONDS = 20.0
+LOW, FINAL, LOCKED = 0x10000, 0x20000, 0x40000  # CKF_USER_PIN_…
+CKR_GENERAL_ERROR = 5
+
+
+def renew(agent: Agent, pin: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        agent.command("renew"), input=f"{pin}\n", capture_output=True, check=False, timeout=SECONDS, text=True
+    )
+
+
+def pin_state(agent: Agent) -> str | None:
+    return agent_status(agent.socket, timeout_seconds=SECONDS).dongle.pin_state
+
+
+def test_a_wrong_pin_costs_one_attempt_and_is_not_sent_again(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent(unlock=False)
+    wrong = "0" * 9
+    first = renew(agent, wrong)
+    assert first.returncode == 10
+    assert "error: dongle" in first.stderr
+    assert "PinIncorrect" in first.stderr
+    assert "hint: " in first.stderr
+    assert shim.logins == 1
+    assert pin_state(agent) == "low"
+    again = renew(agent, wrong)
+    assert again.returncode == 10
+    assert "was not sent again" in again.stderr
+    assert "warning: a wrong PIN" in again.stderr
+    assert shim.logins == 1
+    right = renew(agent, agent.dongle.pin)
+    assert right.returncode == 0, right.stderr
+    assert shim.logins == 2
+    assert pin_state(agent) == "ok"
+    output = agent.log + first.stderr + again.stderr + right.stderr + right.stdout
+    assert wrong not in output
+    assert agent.dongle.pin not in output
+
+
+def test_any_error_of_the_login_counts_as_an_attempt(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent(unlock=False)
+    shim.set("login_rv", CKR_GENERAL_ERROR)
+    failed = renew(agent, agent.dongle.pin)
+    assert failed.returncode == 10
+    assert "GeneralError" in failed.stderr
+    shim.clear("login_rv")
+    refused = renew(agent, agent.dongle.pin)
+    assert "was not sent again" in refused.stderr
+    assert "restart the agent" in refused.stderr
+    assert shim.logins == 1
+    # A person who is sure may insist.
+    agent.halt()
+    agent.start()
+    agent.unlock()
+    assert shim.logins == 2
+
+
+@pytest.mark.parametrize(("flag", "message"), [(FINAL, "would lock the dongle"), (LOCKED, "PIN is locked")])
+def test_no_pin_is_sent_to_a_dongle_that_may_lock(start_agent: AgentMaker, shim: Shim, flag: int, message: str) -> None:
+    agent = start_agent(unlock=False)
+    shim.set("flags", flag)
+    refused = renew(agent, agent.dongle.pin)
+    assert refused.returncode == 11
+    assert message in refused.stderr
+    assert shim.logins == 0
+    # It was not an attempt, so that the same PIN may be sent when the dongle is in order again.
+    shim.clear("flags")
+    agent.unlock()
+    assert shim.logins == 1
+
+
+def test_a_low_count_warns_and_goes_on(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent(unlock=False)
+    shim.set("flags", LOW)
+    done = renew(agent, agent.dongle.pin)
+    assert done.returncode == 0
+    assert "warning: a wrong PIN" in done.stderr
+    assert "few attempts are left" in agent.log
+
+
+def test_a_wrong_pin_leaves_the_session(agent: Agent) -> None:
+    with pytest.raises(SandboxError, match="refused the PIN"):
+        agent.unlock("000000000")
+    obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
+
+
+@pytest.mark.parametrize("pin", ["", "12\x0134", "x" * 300])
+def test_what_cannot_be_a_pin_is_not_sent(start_agent: AgentMaker, shim: Shim, pin: str) -> None:
+    agent = start_agent(unlock=False)
+    done = renew(agent, pin)
+    assert done.returncode == 10
+    assert done.stderr.startswith("error: ")
+    assert shim.logins == 0
+
+
+def test_a_dongle_that_is_out_is_said_before_the_pin_is_asked_for(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent()
+    shim.set("removed")
+    done = renew(agent, agent.dongle.pin)
+    assert done.returncode == 8
+    assert "error: no dongle that matches pkcs11:token=" in done.stderr
+    assert "hint: plug it in" in done.stderr
+    # The session outlives the dongle.
+    obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
+    shim.clear("removed")
+    agent.unlock()
