@@ -90,7 +90,10 @@ class Agent:
             ProxyAgentError: as `hsm.Helper`.
         """
         with self._unlocking:
-            serial = self._helper.describe().serial
+            state = self._helper.describe()
+            serial = state.serial
+            if state.pin_state == "low":
+                _log.warning("a wrong PIN was entered on dongle %s before; few attempts are left", serial)
             self._guard.check(serial, pin)
             try:
                 self._helper.login(pin, serial)
@@ -131,8 +134,9 @@ class Agent:
         session = self._session
         if session is None or not self._helper.logged_in:
             return False
-        if session.not_after - datetime.now(UTC) > self._lifetime / 2:
-            return False
+        early = session.not_after - datetime.now(UTC) > self._lifetime / 2
+        if early or session.not_after == session.chain[-1].not_valid_after_utc:
+            return False  # there is time, or the certificate itself ends then
         with self._unlocking:
             try:
                 self._new_session()

@@ -13,10 +13,11 @@ from cryptography import x509
 from proxyagent import policy
 from proxyagent.agent import Agent
 from proxyagent.client import AgentStatus, agent_status, obtain_proxy, unlock_agent
-from proxyagent.errors import ConfigError, ProxyAgentError, RequestError
+from proxyagent.errors import ConfigError, ProxyAgentError, RequestError, from_kind
 from proxyagent.handler import Handler
 from proxyagent.hardening import harden_process, lock_memory
 from proxyagent.hsm import Helper
+from proxyagent.pin import Secret
 from proxyagent.pinentry import read_pin
 from proxyagent.server import Server
 
@@ -53,7 +54,7 @@ def init(config: policy.Config, subject: str, label: str, request: Path | None, 
     helper = Helper(config.dongle.module, config.dongle.uri, timeout_seconds=seconds, setup=True)
     try:
         state = helper.describe()
-        with read_pin(f"PIN of dongle {_printable(state.label)} ({_printable(state.serial)}): ") as pin:
+        with _ask_pin(state.label, state.serial, state.pin_state) as pin:
             helper.login(pin, state.serial)
         if pem is not None:
             helper.call({"verb": "import-certificate", "certificate": pem})
@@ -91,7 +92,10 @@ def renew(config: policy.Config) -> None:
     """
     # Three calls into the module: look, log in, sign.
     seconds = 3 * config.agent.module_timeout_seconds + _TIMEOUT_SECONDS
-    with read_pin("PIN of the dongle: ") as pin:
+    dongle = agent_status(config.agent.socket, timeout_seconds=seconds).dongle
+    if not dongle.present:
+        raise from_kind(dongle.kind or "", dongle.problem or "no dongle", dongle.hint or "plug the dongle in")
+    with _ask_pin(str(dongle.label), str(dongle.serial), dongle.pin_state) as pin:
         session = unlock_agent(config.agent.socket, pin, timeout_seconds=seconds)
     click.echo(f"session for {_printable(session.identity)} until {session.not_after:%Y-%m-%d %H:%M:%S} UTC")
 
@@ -159,6 +163,12 @@ def _status_lines(found: AgentStatus) -> list[str]:
         f"profiles: {', '.join(found.profiles) or 'none for this user'}",
     ]
     return lines + ([f"hint: {dongle.hint}"] if dongle.hint else [])
+
+
+def _ask_pin(label: str, serial: str, state: str | None) -> Secret:
+    if state == "low":
+        click.echo("warning: a wrong PIN was entered on this dongle before; few attempts are left", err=True)
+    return read_pin(f"PIN of dongle {_printable(label)} ({_printable(serial)}): ")
 
 
 def _only_profile(config: policy.Config) -> str:

@@ -13,8 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from pydantic import ValidationError
+
 from proxyagent.chain import certificates_from_pem, check_links, grid_name, not_after, proxy_pem
-from proxyagent.errors import AgentUnreachableError, ProxyAgentError
+from proxyagent.errors import AgentUnreachableError, ProxyAgentError, RequestError
 from proxyagent.memfd import sealed_memfd
 from proxyagent.messages import (
     AgentStatus,
@@ -106,7 +108,13 @@ def obtain_proxy(socket_path: Path, profile: str, lifetime_seconds: int, *, time
         ChainError, ProtocolError: what came back is not a proxy for our key.
     """
     key = new_key()
-    request = IssueRequest(profile=profile, csr=make_request(key), lifetime_seconds=lifetime_seconds)
+    try:
+        request = IssueRequest(profile=profile, csr=make_request(key), lifetime_seconds=lifetime_seconds)
+    except ValidationError as error:
+        raise RequestError(
+            f"no proxy of {lifetime_seconds} s can be asked for with profile {profile[:80]!r}",
+            hint="use a profile of the agent's configuration and a lifetime from 1 s to 10 days",
+        ) from error
     answer = parse_answer(IssueAnswer, _ask(socket_path, request.model_dump(), None, timeout_seconds))
     chain = certificates_from_pem(answer.chain)
     check_links(chain, key.public_key(), now=datetime.now(UTC))

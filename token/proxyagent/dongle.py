@@ -199,7 +199,13 @@ def certificates_of(session: pkcs11.Session, private: PrivateKeyObject) -> list[
     """The certificates on the dongle that belong to this key: the same CKA_ID, and really the same key."""
     template = {Attribute.CLASS: ObjectClass.CERTIFICATE, Attribute.ID: private.id}
     values = [bytes(found[Attribute.VALUE]) for found in session.get_objects(template)]
-    certificates = [x509.load_der_x509_certificate(value) for value in values]
+    try:
+        certificates = [x509.load_der_x509_certificate(value) for value in values]
+    except ValueError as error:
+        raise NoCredentialError(
+            f"the dongle has an unreadable certificate for key {private.label!r}",
+            hint="import it again with `proxyagent init --certificate FILE`",
+        ) from error
     return [each for each in certificates if _belongs(session, private, each)]
 
 

@@ -80,7 +80,7 @@ class Handler:
         try:
             state = self._agent.dongle()
         except ProxyAgentError as error:
-            return DongleStatus(present=False, problem=error.message, hint=error.hint)
+            return DongleStatus(present=False, kind=error.kind, problem=error.message, hint=error.hint)
         return DongleStatus(
             present=True,
             serial=state.serial,

@@ -105,7 +105,10 @@ class Helper:
         return success_or_raise(answer)
 
     def close(self) -> None:
-        """Stop the helper. The object may be used again; then another starts."""
+        """Stop the helper, whatever it is doing. The object may be used again; then another starts."""
+        process = self._process
+        if process is not None:
+            process.kill()  # whoever waits for a hanging module is let go
         with self._turn():
             self._kill()
 
@@ -161,4 +164,6 @@ class Helper:
             connection.close()
         if process is not None:
             process.kill()
-            process.wait(_EXIT_SECONDS)
+            # A process that hangs in the kernel stays; subprocess reaps it when it ends at last.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_EXIT_SECONDS)

@@ -49,7 +49,7 @@ class SessionStatus(_Message):
 
 
 class DongleStatus(_Message):
-    """The dongle: what it says of itself, or why nothing can be said."""
+    """The dongle: what it says of itself, or why nothing can be said (`kind`, `problem`, `hint`)."""
 
     present: bool
     serial: str | None = None
@@ -58,6 +58,7 @@ class DongleStatus(_Message):
     """'ok', 'low' (a wrong PIN was entered), 'final' (one attempt left) or 'locked'."""
     logged_in: bool = False
     """Whether the session is renewed without a person while the dongle stays in."""
+    kind: str | None = None
     problem: str | None = None
     hint: str | None = None
 

@@ -49,10 +49,11 @@ class Server:
     """Accepts connections, one request each, every one in a thread of its own; their number is bounded."""
 
     def __init__(self, section: AgentSection, handler: Handler, tick: Callable[[], object]) -> None:
-        """`tick` is called about every 15 seconds from the main thread."""
+        """`tick` is called every 15 seconds, from a thread of its own."""
         self._section = section
         self._handler = handler
         self._tick = tick
+        self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._users: Counter[int] = Counter()
         self._threads: set[threading.Thread] = set()
@@ -69,9 +70,11 @@ class Server:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
+            threading.Thread(target=self._tick_until_stopped, daemon=True).start()
             ready()
             self._accept_until_stopped(listener)
         finally:
+            self._stopped.set()
             listener.close()
             _unlink_own(self._section.socket, inode)
             self._join()
@@ -84,16 +87,16 @@ class Server:
         poll = select.poll()
         poll.register(listener, select.POLLIN)
         poll.register(self._wake_reader, select.POLLIN)
-        next_tick = time.monotonic() + _TICK_SECONDS
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll(max(0.0, next_tick - time.monotonic()) * 1000)}
+            ready = {descriptor for descriptor, _ in poll.poll()}
             if self._wake_reader.fileno() in ready:
                 return
             if listener.fileno() in ready:
                 self._accept(listener)
-            if time.monotonic() >= next_tick:
-                self._tick()
-                next_tick = time.monotonic() + _TICK_SECONDS
+
+    def _tick_until_stopped(self) -> None:
+        while not self._stopped.wait(_TICK_SECONDS):
+            self._tick()
 
     def _accept(self, listener: socket.socket) -> None:
         try:
