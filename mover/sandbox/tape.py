@@ -1,0 +1,135 @@
+"""A real tape storage element on loopback: XRootD, its File Residency Manager, and the WLCG Tape REST API.
+
+A directory is the tape. Files migrate to it by themselves seconds after they are closed, and what root:// and davs://
+clients are told about them is the truth of that moment.
+"""
+
+import json
+import shutil
+import subprocess
+from enum import StrEnum
+from importlib import resources
+from pathlib import Path
+
+from mover.errors import SandboxError
+from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.process import together, write_config
+from mover.sandbox.xrootd import StorageServer, initialised
+
+_COMPILE_SECONDS = 60
+_PROGRAMS = ("tape_prepare.py", "tape_read.sh", "tape_remote.py", "tape_rest.py", "tape_write.sh")
+
+
+class Drive(StrEnum):
+    """What the tape drive does with the files that it is given."""
+
+    READY = "READY"
+    BUSY = "BUSY"
+    """Lets them wait, for ten minutes at most."""
+    BROKEN = "BROKEN"
+    """Fails them; FRM tries again every few seconds."""
+
+
+class TapeServer(StorageServer):
+    """A tape storage element, with controls for what can happen to a tape."""
+
+    export = "tape"
+    # nodread: XRootD 5.5.3 answers garbage (memory that it has freed) when it reads a directory from tape, so evicted
+    # files are not listed. check: a name that is on tape only is taken, too.
+    export_options = " stage migratable nodread check"
+
+    def __init__(self, directory: Path, ca: CertificateAuthority, *, robot: str, site_name: str = "SANDBOX") -> None:
+        """Lay out the directory, as `StorageServer` does; `site_name` is what the Tape REST API calls the site."""
+        super().__init__(directory, ca, robot=robot)
+        self._site_name = site_name
+        for name in ("adm/failed", "adm/requests", "bin/mover/sandbox/files", "control", f"mss/{self.export}"):
+            (self.directory / name).mkdir(parents=True)
+        for name in _PROGRAMS:
+            self._install(name, self.directory / "bin" / name)
+        self._install("tape_state.py", self.directory / "bin/mover/sandbox/files/tape_state.py")
+        self._frm = self.process(
+            "frm_xfrd", ["frm_xfrd", "-c", "/proc/self/cwd/etc/server.cfg"], package="xrootd-server"
+        )
+
+    @property
+    def tape_directory(self) -> Path:
+        """Where the files below the base are on tape: `root_url + "/a"` is `tape_directory / "a"`."""
+        return self.directory / "mss" / self.export
+
+    def set_drive(self, state: Drive) -> None:
+        """Let the drive be so from now on; a copy that waits for a busy drive goes on when it is ready again."""
+        for flag in (Drive.BUSY, Drive.BROKEN):
+            path = self.directory / "control" / f"DRIVE_{flag}"
+            if flag == state:
+                path.touch()
+            else:
+                path.unlink(missing_ok=True)
+
+    def evict(self, path: str) -> None:
+        """Drop the file from the disk buffer, as a site does when it needs the space.
+
+        Raises:
+            SandboxError: the file is not on both, so dropping it would not be an eviction.
+        """
+        buffered = self.disk_directory / path
+        if not (buffered.is_file() and (self.tape_directory / path).is_file()):
+            raise SandboxError(f"cannot evict {path}: it is not on disk and tape", hint="wait until it is archived")
+        buffered.unlink()
+
+    def stop(self) -> None:
+        """End the site's three servers; what is on disk and tape stays."""
+        together(super().stop, self._frm.stop, self._rest.stop)
+
+    def port_names(self) -> tuple[str, ...]:
+        """One more port than without tape, for the Tape REST API."""
+        return (*super().port_names(), "REST_PORT")
+
+    def configure(self) -> None:
+        """Write what depends on the ports: FRM's part of the configuration, and the way to the Tape REST API."""
+        super().configure()
+        config, tape_part = self.directory / "etc/server.cfg", self.directory / "etc/tape.cfg"
+        write_config("tape.cfg", tape_part, self.values())
+        with config.open("a") as whole:
+            whole.write(tape_part.read_text())
+        tape_part.unlink()
+        endpoint = {"uri": f"https://localhost:{self.port('REST_PORT')}/api/v1", "version": "v1", "metadata": {}}
+        discovery = {
+            "sitename": self._site_name,
+            "description": "tape of the mover's sandbox",
+            "endpoints": [endpoint],
+        }
+        (self.directory / "disk/.well-known/wlcg-tape-rest-api").write_text(json.dumps(discovery))
+        rest = [
+            "/usr/bin/python3",
+            "-ESs",
+            "/proc/self/cwd/bin/tape_rest.py",
+            str(self.port("REST_PORT")),
+            self.robot_name,
+        ]
+        self._rest = self.process("tape_rest", rest, package="python3-minimal")
+
+    def start_processes(self) -> None:
+        """Start XRootD, FRM and the Tape REST API together."""
+        self._compile_stat_plugin()
+        together(
+            super().start_processes,
+            lambda: self._frm.start(initialised("frm_xfrd")),
+            lambda: self._rest.start(lambda log: "is ready" in log),
+        )
+
+    def _compile_stat_plugin(self) -> None:
+        target = self.directory / "bin/libtapestat.so"
+        if target.exists():
+            return
+        source = self.directory / "bin/tapestat.cc"
+        self._install(source.name, source)
+        command = ["g++", "-shared", "-fPIC", "-O1", "-I/usr/include/xrootd", str(source), "-o", str(target)]
+        if shutil.which(command[0]) is None:
+            raise SandboxError("g++ is not installed", hint="apt install g++")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
+        if done.returncode != 0:
+            raise SandboxError(f"cannot compile {source}:\n{done.stderr}", hint="apt install libxrootd-dev")
+
+    def _install(self, name: str, target: Path) -> None:
+        target.write_bytes(resources.files(__package__).joinpath("files", name).read_bytes())
+        target.chmod(0o755)
