@@ -5,18 +5,16 @@ clients are told about them is the truth of that moment.
 """
 
 import json
-import shutil
-import subprocess
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
 
 from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.plugin import compile_plugin
 from mover.sandbox.process import together, write_config
 from mover.sandbox.xrootd import StorageServer, initialised
 
-_COMPILE_SECONDS = 60
 _PROGRAMS = ("tape_prepare.py", "tape_read.sh", "tape_remote.py", "tape_rest.py", "tape_write.sh")
 
 
@@ -42,7 +40,7 @@ class TapeServer(StorageServer):
         """Lay out the directory, as `StorageServer` does; `site_name` is what the Tape REST API calls the site."""
         super().__init__(directory, ca, robot=robot)
         self._site_name = site_name
-        for name in ("adm/failed", "adm/requests", "bin/mover/sandbox/files", "control", f"mss/{self.export}"):
+        for name in ("adm/failed", "adm/requests", "bin/mover/sandbox/files", f"mss/{self.export}"):
             (self.directory / name).mkdir(parents=True)
         for name in _PROGRAMS:
             self._install(name, self.directory / "bin" / name)
@@ -110,25 +108,12 @@ class TapeServer(StorageServer):
 
     def start_processes(self) -> None:
         """Start XRootD, FRM and the Tape REST API together."""
-        self._compile_stat_plugin()
+        compile_plugin("tapestat", self.directory / "bin")
         together(
             super().start_processes,
             lambda: self._frm.start(initialised("frm_xfrd")),
             lambda: self._rest.start(lambda log: "is ready" in log),
         )
-
-    def _compile_stat_plugin(self) -> None:
-        target = self.directory / "bin/libtapestat.so"
-        if target.exists():
-            return
-        source = self.directory / "bin/tapestat.cc"
-        self._install(source.name, source)
-        command = ["g++", "-shared", "-fPIC", "-O1", "-I/usr/include/xrootd", str(source), "-o", str(target)]
-        if shutil.which(command[0]) is None:
-            raise SandboxError("g++ is not installed", hint="apt install g++")
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
-        if done.returncode != 0:
-            raise SandboxError(f"cannot compile {source}:\n{done.stderr}", hint="apt install libxrootd-dev")
 
     def _install(self, name: str, target: Path) -> None:
         target.write_bytes(resources.files(__package__).joinpath("files", name).read_bytes())

@@ -2,10 +2,12 @@
 
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 
 from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.plugin import compile_plugin
 from mover.sandbox.ports import PortLease
 from mover.sandbox.process import Probe, ServerProcess, give_to, server_user, write_config
 
@@ -35,14 +37,15 @@ class StorageServer:
         self._user = server_user("xrootd")
         self._ports = self._lease_ports()
         self._has_run = False
-        for name in ("adm/tmp", "etc", "log", f"disk/{self.export}", "disk/.well-known"):
+        for name in ("adm/tmp", "bin", "control", "etc", "log", f"disk/{self.export}", "disk/.well-known"):
             (self.directory / name).mkdir(parents=True)
         ca.issue_host(self.directory / "etc")
         (self.directory / "etc/grid-mapfile").write_text(f'"{self.robot_name}" robot\n')
         (self.directory / "etc/authdb").write_text(f"u robot /{self.export} a\nu * /.well-known rl\n")
         # Without -s, xrootd leaves a file with its environment in /tmp.
         argv = ["xrootd", "-c", "/proc/self/cwd/etc/server.cfg", "-s", "/proc/self/cwd/adm/xrootd.run"]
-        self._xrootd = self.process("xrootd", argv, package="xrootd-server")
+        preload = {"LD_PRELOAD": "/proc/self/cwd/bin/libfulldisk.so"}
+        self._xrootd = self.process("xrootd", argv, package="xrootd-server", environment=preload)
 
     @property
     def root_url(self) -> str:
@@ -90,20 +93,31 @@ class StorageServer:
         self.stop()
         self._release_ports()
 
-    def process(self, name: str, argv: list[str], *, package: str) -> ServerProcess:
-        """A program of this server, run in its directory, as its user, with its environment."""
-        environment = {
+    def set_disk_full(self, *, full: bool) -> None:
+        """Let every write to a stored file fail from now on, as on a full disk; or no longer."""
+        flag = self.directory / "control/DISK_FULL"
+        if full:
+            flag.touch()
+        else:
+            flag.unlink(missing_ok=True)
+
+    def process(
+        self, name: str, argv: list[str], *, package: str, environment: Mapping[str, str] | None = None
+    ) -> ServerProcess:
+        """A program of this server, run in its directory, as its user, with `environment` added to the usual one."""
+        whole = {
             "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
             "LANG": "C.UTF-8",
             "HOME": "/proc/self/cwd/adm",
             "TMPDIR": "/proc/self/cwd/adm/tmp",
+            **(environment or {}),
         }
         return ServerProcess(
             name,
             argv,
             directory=self.directory,
             package=package,
-            environment=environment,
+            environment=whole,
             user=self._user,
             # FRM would wait for its copies; nothing here needs more.
             grace_seconds=0.5,
@@ -132,6 +146,7 @@ class StorageServer:
 
     def start_processes(self) -> None:
         """Start the programs of this server, and wait until they are ready."""
+        compile_plugin("fulldisk", self.directory / "bin")
         self._xrootd.start(initialised("xrootd"))
 
     def _lease_ports(self) -> dict[str, PortLease]:

@@ -19,6 +19,7 @@ def _need(program: str, package: str) -> None:
 @pytest.fixture(scope="module")
 def disk_server(grid_ca: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DiskServer]:
     _need("xrootd", "xrootd-server")
+    _need("g++", "g++")
     server = DiskServer(tmp_path_factory.mktemp("site") / "disk", grid_ca, robot="Robot")
     try:
         server.start()

@@ -4,6 +4,7 @@ import zlib
 from pathlib import Path
 
 import gfal2
+import pycurl
 import pytest
 
 from mover.errors import SandboxError
@@ -15,7 +16,7 @@ from tests.integration.sandbox.proxies import MemoryProxy
 
 _CONTENT = bytes(range(256)) * 400
 _ADLER32 = f"{zlib.adler32(_CONTENT):08x}"
-_DENIED, _MISSING, _EXISTS = 3010, 3011, 3018
+_NO_SPACE, _DENIED, _MISSING, _EXISTS = 3009, 3010, 3011, 3018
 
 
 def test_pyxrootd_writes_reads_renames_and_removes(disk_server: DiskServer, robot_proxy: MemoryProxy) -> None:
@@ -81,6 +82,22 @@ def test_an_outage_keeps_urls_and_files(
     assert (disk_server.root_url, disk_server.davs_url) == urls
     assert https("GET", kept, ca=directory, proxy=robot_proxy.path) == 200
     assert gfal(robot_proxy.path).checksum(f"{disk_server.root_url}/kept", "ADLER32") == _ADLER32
+
+
+def test_a_full_disk_refuses_what_is_written(
+    disk_server: DiskServer, grid_ca: CertificateAuthority, robot_proxy: MemoryProxy
+) -> None:
+    root = RootClient(disk_server.root_url, robot_proxy.path, "robot")
+    url, directory = f"{disk_server.davs_url}/full-davs", str(grid_ca.directory)
+    disk_server.set_disk_full(full=True)
+    try:
+        assert root.create("full-root", _CONTENT) == _NO_SPACE
+        # XrdHttp says nothing and closes the connection.
+        with pytest.raises(pycurl.error):
+            https("PUT", url, ca=directory, proxy=robot_proxy.path, body=_CONTENT)
+    finally:
+        disk_server.set_disk_full(full=False)
+    assert root.create("full-no-more", _CONTENT) == 0
 
 
 def test_nothing_is_left_outside_of_the_directory(disk_server: DiskServer) -> None:
