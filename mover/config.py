@@ -12,7 +12,7 @@ from mover.model import EndpointKind, check_name
 from mover.naming import LfnNaming, RunNaming, Step, Template, TemplateError
 from mover.policy import Policy
 
-SCHEMES = ("root", "roots", "davs", "file")
+SCHEMES = ("root", "davs", "file")
 
 
 def _absolute(path: Path) -> Path:

@@ -7,6 +7,9 @@ from mover.config import Config, EndpointConfig
 from mover.credential import AgentCredentials
 from mover.model import EndpointKind
 from mover.ports import CredentialSource, StorageEndpoint
+from mover.storage.davs import DavsEndpoint
+from mover.storage.file import FileEndpoint
+from mover.storage.root import RootEndpoint
 
 
 class SystemClock:
@@ -24,3 +27,25 @@ def build_endpoints(config: Config) -> dict[str, StorageEndpoint]:
     credential = config.credential
     credentials = AgentCredentials(credential.agent, credential.profile, credential.lifetime_seconds)
     return {endpoint.name: _build(endpoint, config, credentials) for endpoint in config.endpoint}
+
+
+def _build(place: EndpointConfig, config: Config, credentials: CredentialSource) -> StorageEndpoint:
+    if place.scheme == "file":
+        return FileEndpoint(name=place.name, base_url=place.url)
+    tape = place.kind is EndpointKind.TAPE
+    if place.scheme == "davs":
+        return DavsEndpoint(
+            name=place.name,
+            base_url=place.url,
+            credentials=credentials,
+            ca_directory=config.credential.ca_directory,
+            tape=tape,
+            stall_timeout_seconds=place.stall_timeout_seconds,
+        )
+    return RootEndpoint(
+        name=place.name,
+        base_url=place.url,
+        credentials=credentials,
+        tape=tape,
+        stall_timeout_seconds=place.stall_timeout_seconds,
+    )
