@@ -12,7 +12,7 @@ from pathlib import Path
 from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.plugin import compile_plugin
-from mover.sandbox.process import together, write_config
+from mover.sandbox.process import ServerProcess, together, write_config
 from mover.sandbox.xrootd import StorageServer, initialised
 
 _PROGRAMS = ("tape_prepare.py", "tape_read.sh", "tape_remote.py", "tape_rest.py", "tape_write.sh")
@@ -114,6 +114,11 @@ class TapeServer(StorageServer):
             lambda: self._frm.start(initialised("frm_xfrd")),
             lambda: self._rest.start(lambda log: "is ready" in log),
         )
+
+    def _rest_process(self) -> ServerProcess:
+        program = ["/usr/bin/python3", "-ESs", "/proc/self/cwd/bin/tape_rest.py"]
+        arguments = [str(self.port("REST_PORT")), self.robot_name]
+        return self.process("tape_rest", [*program, *arguments], package="python3-minimal")
 
     def _install(self, name: str, target: Path) -> None:
         target.write_bytes(resources.files(__package__).joinpath("files", name).read_bytes())

@@ -123,6 +123,12 @@ def test_nobody_else_is_told_anything(base_url: str, other_proxy: MemoryProxy, r
         gfal(robot_proxy.path).archive_poll(f"{base_url}/whatever")
 
 
+def test_a_server_that_never_started_can_be_closed(grid_ca: CertificateAuthority, tmp_path: Path) -> None:
+    server = TapeServer(tmp_path / "tape", grid_ca, robot="Robot")
+    server.close()
+    assert _programs_in(server, b"") == []
+
+
 def test_stopping_ends_a_copy_under_way_and_starting_resumes_it(
     drive: TapeServer, root: RootClient, robot_proxy: MemoryProxy
 ) -> None:
