@@ -48,6 +48,7 @@ class TapeServer(StorageServer):
         self._frm = self.process(
             "frm_xfrd", ["frm_xfrd", "-c", "/proc/self/cwd/etc/server.cfg"], package="xrootd-server"
         )
+        self._rest = self._rest_process()
 
     @property
     def tape_directory(self) -> Path:
@@ -97,14 +98,7 @@ class TapeServer(StorageServer):
             "endpoints": [endpoint],
         }
         (self.directory / "disk/.well-known/wlcg-tape-rest-api").write_text(json.dumps(discovery))
-        rest = [
-            "/usr/bin/python3",
-            "-ESs",
-            "/proc/self/cwd/bin/tape_rest.py",
-            str(self.port("REST_PORT")),
-            self.robot_name,
-        ]
-        self._rest = self.process("tape_rest", rest, package="python3-minimal")
+        self._rest = self._rest_process()
 
     def start_processes(self) -> None:
         """Start XRootD, FRM and the Tape REST API together."""
