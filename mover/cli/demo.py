@@ -23,7 +23,7 @@ from mover.engine import Engine
 from mover.errors import NotSafeError, RunIncompleteError
 from mover.model import EndpointKind
 from mover.ports import StorageEndpoint
-from mover.sandbox.site import Site
+from mover.sandbox.site import ControlRoom, Site
 from mover.states import ReplicaState, RunState
 from mover.steps.release import recheck, release_run
 from mover.wiring import SystemClock, build_endpoints
@@ -65,23 +65,24 @@ def demo(
     try:
         say.print(f"a site on loopback in {base}: CA, dongle, agent, two tapes, a disk …")
         with Site(base) as site:
-            config = load_config(site.config_path)
+            room = site.control_room(base / "control-room")
+            config = load_config(room.config_path)
             say.print(
                 f"the dongle has signed a session proxy for {site.agent.dongle.certificate.subject.rfc4514_string()}"
             )
-            run = _write_run(site, config, run_files + more_files)
+            run = _write_run(room, config, run_files + more_files)
             say.print(f"the DAQ has written run {run}")
-            _move_run(site, config, run, say, deadline_seconds=deadline, release=release)
+            _move_run(room, config, run, say, deadline_seconds=deadline, release=release)
             if keep:
-                _stay_up(site, say)
+                _stay_up(site, room, say)
     finally:
         shutil.rmtree(base)
 
 
-def _write_run(site: Site, config: Config, files: Sequence[Path]) -> int:
+def _write_run(room: ControlRoom, config: Config, files: Sequence[Path]) -> int:
     """Let the DAQ write a run, or copy the given part files of one; return its number."""
     if not files:
-        site.daq.write_run(_DEMO_RUN)
+        room.daq.write_run(_DEMO_RUN)
         return _DEMO_RUN
     found = [config.runs.naming().part.match(file.name) for file in files]
     numbers = {values["run"] if values else None for values in found}
@@ -90,17 +91,19 @@ def _write_run(site: Site, config: Config, files: Sequence[Path]) -> int:
             "the files given are not the parts of one run",
             hint=f"parts are named like {config.runs.naming().part_name(_DEMO_RUN, 0)}: run, point, part",
         )
-    site.daq.copy_run(files)
+    room.daq.copy_run(files)
     (run,) = (number for number in numbers if number is not None)
     return run
 
 
-def _move_run(site: Site, config: Config, run: int, say: Console, *, deadline_seconds: float, release: bool) -> None:
+def _move_run(
+    room: ControlRoom, config: Config, run: int, say: Console, *, deadline_seconds: float, release: bool
+) -> None:
     endpoints = build_endpoints(config)
     database = Database(config.catalogue)
     try:
         with _engine(config, endpoints, say):
-            site.daq.end_run(run)
+            room.daq.end_run(run)
             ended = time.monotonic()
             say.print(f"end of run {run} is signalled")
             seconds = _wait_until_safe(database, run, ended, deadline_seconds)
@@ -191,15 +194,15 @@ def _result(database: Database, config: Config, run: int, endpoints: dict[str, S
     return table(("run", "bundle", "size", "adler32", "where", "since", "on tape"), rows)
 
 
-def _stay_up(site: Site, say: Console) -> None:
+def _stay_up(site: Site, room: ControlRoom, say: Console) -> None:
     say.print(
         f"""
 the site stays up until Ctrl-C; talk to it with
-  mover --config {site.config_path} status
-  mover --config {site.config_path} engine
+  mover --config {room.config_path} status
+  mover --config {room.config_path} engine
   proxyagent --config {site.agent.config} status
   X509_CERT_DIR={site.ca.directory} proxyagent --config {site.agent.config} exec -- xrdfs {site.tape_ral.root_url}
-run files go to {site.run_directory}""",
+run files go to {room.run_directory}""",
         soft_wrap=True,
         markup=False,
     )

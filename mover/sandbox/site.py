@@ -1,6 +1,7 @@
-"""A whole site: CA, dongle, agent, two tape endpoints at different sites, a disk endpoint, a DAQ, a configuration."""
+"""A whole site: CA, dongle, agent, two tape endpoints at different sites, and a disk endpoint."""
 
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
@@ -24,17 +25,12 @@ class Site:
 
     def __init__(self, base: Path) -> None:
         self.base = base
-        self.config_path = base / "mover.toml"
-        self.catalogue_path = base / "catalogue.sqlite"
-        self.run_directory = base / "daq"
-        self.daq = DaqWriter(self.run_directory)
         self._stack = ExitStack()
 
     def __enter__(self) -> "Site":
         with ExitStack() as stack:
             # Servers run as another user than root: they must reach their own directories below.
             self.base.chmod(0o711)
-            self.run_directory.mkdir()
             self.ca = CertificateAuthority(self.base / "ca")
             self.tape_ral = TapeServer(self.base / "tape-ral", self.ca, robot=ROBOT, site_name="RAL")
             stack.callback(self.tape_ral.close)
@@ -45,7 +41,6 @@ class Site:
             together(
                 self.tape_ral.start, self.tape_imperial.start, self.disk_brunel.start, lambda: self._plug_dongle(stack)
             )
-            self.config_path.write_text(self._config(), encoding="utf-8")
             self._stack = stack.pop_all()
         return self
 
@@ -59,13 +54,62 @@ class Site:
         self.agent = Agent(self.dongle)
         stack.callback(self.agent.stop)
 
-    def _config(self) -> str:
-        return f"""\
+    def control_room(self, directory: Path, *, below: str = "") -> "ControlRoom":
+        """A control-room box at this site, in `directory`; its bundles go below `below` at every endpoint."""
+        directory.mkdir()
+        room = ControlRoom(directory)
+        room.run_directory.mkdir()
+        endpoints = (
+            ("ral-tape", "RAL", "tape", self.tape_ral.root_url),
+            ("imperial-tape", "Imperial", "tape", self.tape_imperial.davs_url),
+            ("brunel-disk", "Brunel", "disk", self.disk_brunel.davs_url),
+        )
+        text = _CONFIG.format(
+            catalogue=room.catalogue_path,
+            run_directory=room.run_directory,
+            socket=self.agent.socket,
+            profile=self.agent.profile,
+            ca_directory=self.ca.directory,
+        )
+        for name, place, kind, url in endpoints:
+            text += _ENDPOINT.format(name=name, site=place, kind=kind, url=f"{url}/{below}" if below else url)
+        room.config_path.write_text(text, encoding="utf-8")
+        return room
+
+
+@dataclass(frozen=True, slots=True)
+class ControlRoom:
+    """The mover's files on one box: configuration, catalogue, and the directory that the DAQ writes to."""
+
+    directory: Path
+
+    @property
+    def config_path(self) -> Path:
+        """For `mover --config`."""
+        return self.directory / "mover.toml"
+
+    @property
+    def catalogue_path(self) -> Path:
+        """The catalogue, once the mover has run."""
+        return self.directory / "catalogue.sqlite"
+
+    @property
+    def run_directory(self) -> Path:
+        """Where runs are written."""
+        return self.directory / "daq"
+
+    @property
+    def daq(self) -> DaqWriter:
+        """Writes runs there."""
+        return DaqWriter(self.run_directory)
+
+
+_CONFIG = """\
 experiment = "MICE"
-catalogue = "{self.catalogue_path}"
+catalogue = "{catalogue}"
 
 [runs]
-directory = "{self.run_directory}"
+directory = "{run_directory}"
 poll_seconds = 0.2
 
 [bundle]
@@ -80,31 +124,20 @@ name = "Step4"
 first_run = 5889
 
 [credential]
-agent = "{self.agent.socket}"
-profile = "{self.agent.profile}"
-ca_directory = "{self.ca.directory}"
-
-[[endpoint]]
-name = "ral-tape"
-site = "RAL"
-kind = "tape"
-url = "{self.tape_ral.root_url}"
-archive_poll_seconds = 0.5
-
-[[endpoint]]
-name = "imperial-tape"
-site = "Imperial"
-kind = "tape"
-url = "{self.tape_imperial.davs_url}"
-archive_poll_seconds = 0.5
-
-[[endpoint]]
-name = "brunel-disk"
-site = "Brunel"
-kind = "disk"
-url = "{self.disk_brunel.davs_url}"
+agent = "{socket}"
+profile = "{profile}"
+ca_directory = "{ca_directory}"
 
 [engine]
 first_retry_seconds = 0.5
 longest_retry_seconds = 5
+"""
+
+_ENDPOINT = """
+[[endpoint]]
+name = "{name}"
+site = "{site}"
+kind = "{kind}"
+url = "{url}"
+archive_poll_seconds = 0.5
 """
