@@ -1,9 +1,11 @@
 """The PKCS#11 module crashes, hangs or is killed: the agent carries on and says what to do."""
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from mover.sandbox.agent import Agent
@@ -41,15 +43,24 @@ def processes(module: str, agent: Agent) -> list[int]:
     return found
 
 
-def wait_until_none(module: str, agent: Agent) -> None:
+def agent_helper(agent: Agent) -> list[int]:
+    """The helper process of this agent."""
+    return processes("proxyagent.hsm_helper", agent)
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
     deadline = time.monotonic() + SECONDS
-    while processes(module, agent):
-        assert time.monotonic() < deadline, f"{module} is still there"
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
 
 
+def wait_until_none(module: str, agent: Agent) -> None:
+    wait_until(lambda: not processes(module, agent))
+
+
 def test_a_killed_helper_is_replaced(agent: Agent) -> None:
-    (helper,) = processes("proxyagent.hsm_helper", agent)
+    (helper,) = agent_helper(agent)
     os.kill(helper, signal.SIGKILL)
     wait_until_none("proxyagent.hsm_helper", agent)
     # The session goes on, and the next look at the dongle starts another helper, which is not logged in.
@@ -57,7 +68,7 @@ def test_a_killed_helper_is_replaced(agent: Agent) -> None:
     status = agent_status(agent.socket, timeout_seconds=SECONDS)
     assert status.dongle.present
     assert not status.dongle.logged_in
-    assert processes("proxyagent.hsm_helper", agent) != [helper]
+    assert agent_helper(agent) != [helper]
     assert renew(agent).returncode == 0
 
 
@@ -75,53 +86,74 @@ def test_a_crash_is_told_with_its_remedy(start_agent: AgentMaker, shim: Shim) ->
 
 def test_a_hanging_module_meets_its_time_limit(start_agent: AgentMaker, shim: Shim) -> None:
     agent = start_agent(settings="module_timeout_seconds = 4.0")
-    (helper,) = processes("proxyagent.hsm_helper", agent)
+    (helper,) = agent_helper(agent)
     shim.set("hang")
     hung = renew(agent)
     assert hung.returncode == 12
     assert "error: the PKCS#11 module did not answer within 4 s and was stopped" in hung.stderr
     assert "hint: replug the dongle" in hung.stderr
-    assert helper not in processes("proxyagent.hsm_helper", agent)
+    assert helper not in agent_helper(agent)
     obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
     shim.clear("hang")
     assert renew(agent).returncode == 0
 
 
-def test_proxies_are_issued_while_the_module_hangs_and_the_agent_stops_all_the_same(
-    start_agent: AgentMaker, shim: Shim
-) -> None:
-    agent = start_agent(settings="module_timeout_seconds = 300.0")
+@contextlib.contextmanager
+def hanging(agent: Agent, shim: Shim) -> Iterator[subprocess.Popen[bytes]]:
+    """A server without the sandbox's guard, which would clean up behind it, while its module hangs in C_Sign."""
+    agent.halt()
     shim.set("hang")
+    environment = {**os.environ, **agent.dongle.environment}
+    with subprocess.Popen(agent.command("serve"), env=environment) as server:
+        try:
+            wait_until(agent.socket.exists)
+            with renewing(agent, shim) as waiting:
+                yield server
+                assert waiting.wait(SECONDS) != 0
+        finally:
+            server.kill()
+
+
+@contextlib.contextmanager
+def renewing(agent: Agent, shim: Shim) -> Iterator[subprocess.Popen[bytes]]:
+    """`proxyagent renew` at the point where the PIN was accepted."""
+    before = shim.logins
     with subprocess.Popen(agent.command("renew"), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
-        assert waiting.stdin is not None
-        waiting.stdin.write(f"{agent.dongle.pin}\n".encode())
-        waiting.stdin.close()
-        deadline = time.monotonic() + SECONDS
-        while shim.logins < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
-        agent.halt()
+        try:
+            assert waiting.stdin is not None
+            waiting.stdin.write(f"{agent.dongle.pin}\n".encode())
+            waiting.stdin.close()
+            wait_until(lambda: shim.logins > before)
+            yield waiting
+        finally:
+            waiting.kill()
+
+
+def test_the_agent_stops_while_the_module_hangs(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent(settings="module_timeout_seconds = 300.0", unlock=False)
+    with hanging(agent, shim) as server:
+        assert agent_helper(agent)
+        server.terminate()
+        assert server.wait(SECONDS) == 0
+        assert not agent.socket.exists()
         wait_until_none("proxyagent.hsm_helper", agent)
-        waiting.wait(SECONDS)
-        assert waiting.returncode != 0
 
 
 def test_the_helper_ends_with_a_killed_agent_even_while_the_module_hangs(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent(settings="module_timeout_seconds = 300.0", unlock=False)
+    with hanging(agent, shim) as server:
+        assert agent_helper(agent)
+        server.kill()
+        wait_until_none("proxyagent.hsm_helper", agent)
+
+
+def test_proxies_are_issued_while_the_module_hangs(start_agent: AgentMaker, shim: Shim) -> None:
     agent = start_agent(settings="module_timeout_seconds = 300.0")
     shim.set("hang")
-    with subprocess.Popen(agent.command("renew"), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
-        assert waiting.stdin is not None
-        waiting.stdin.write(f"{agent.dongle.pin}\n".encode())
-        waiting.stdin.close()
-        deadline = time.monotonic() + SECONDS
-        while shim.logins < 2:
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
-        (server,) = (pid for pid in processes("proxyagent", agent) if pid != waiting.pid)
-        os.kill(server, signal.SIGKILL)
-        wait_until_none("proxyagent.hsm_helper", agent)
-        waiting.wait(SECONDS)
+    with renewing(agent, shim) as waiting:
+        obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
+        agent.halt()
+        assert waiting.wait(SECONDS) != 0
 
 
 def test_a_module_that_is_not_there_is_named(start_agent: AgentMaker, dongle: Dongle) -> None:

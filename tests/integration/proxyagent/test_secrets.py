@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from mover.sandbox.agent import Agent
 from mover.sandbox.process import ServerProcess
 from tests.integration.proxyagent.conftest import AgentMaker
-from tests.integration.proxyagent.test_module import processes
+from tests.integration.proxyagent.test_module import processes, wait_until
 
 SECONDS = 60.0
 WRITING = re.compile(r"\b(O_WRONLY|O_RDWR|O_CREAT|O_TMPFILE|O_TRUNC|O_APPEND)\b")
@@ -90,6 +91,32 @@ def test_processes_keep_their_memory_and_have_no_secret_in_sight(agent: Agent) -
         pin = agent.dongle.pin.encode()
         assert pin not in Path(f"/proc/{pid}/environ").read_bytes()
         assert pin not in b"".join(_arguments(pid))
+
+
+def test_another_process_of_the_same_user_cannot_read_their_memory(start_agent: AgentMaker) -> None:
+    agent = start_agent(unlock=False)
+    agent.halt()
+    # Root reads everything by its capabilities: do without them, on both sides.
+    plain = ["setpriv", "--bounding-set=-all", "--inh-caps=-all", "--"] if os.geteuid() == 0 else []
+
+    def can_read(pid: int) -> bool:
+        reader = [*plain, sys.executable, "-c", f"open('/proc/{pid}/mem', 'rb')"]
+        return subprocess.run(reader, stderr=subprocess.DEVNULL, check=False, timeout=SECONDS).returncode == 0
+
+    with (
+        subprocess.Popen([*plain, *agent.command("serve")], env=environment(agent)) as server,
+        subprocess.Popen([*plain, "sleep", str(SECONDS)]) as other,
+    ):
+        try:
+            wait_until(agent.socket.exists)
+            agent.unlock()
+            (helper,) = processes("proxyagent.hsm_helper", agent)
+            assert can_read(other.pid), "this test cannot tell"
+            assert not can_read(server.pid)
+            assert not can_read(helper)
+        finally:
+            server.terminate()
+            other.kill()
 
 
 def _arguments(pid: int) -> list[bytes]:

@@ -161,3 +161,11 @@ def test_issuers_that_may_not(certificate_with: CertificateMaker) -> None:
     for reason, issuer in cases.items():
         with pytest.raises(NoCredentialError, match=reason):
             check_issuer(issuer)
+
+
+def test_a_proxy_does_not_start_before_its_issuer(
+    certificate_with: CertificateMaker, keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker
+) -> None:
+    young = certificate_with(not_before=datetime.now(UTC) - timedelta(minutes=1))
+    proxy = proxy_of(Credential((young,), keys[0]), keys[1]).chain[0]
+    assert proxy.not_valid_before_utc == young.not_valid_before_utc
