@@ -25,7 +25,7 @@ _log = logging.getLogger(__name__)
 _UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _RECEIVE_SECONDS = 10.0
 _REFUSE_SECONDS = 0.2
-_STOP_SECONDS = 5.0
+_STOP_SECONDS = 2.0
 _TICK_SECONDS = 15.0
 
 
