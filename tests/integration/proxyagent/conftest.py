@@ -29,6 +29,10 @@ class Shim:
     def clear(self, name: str) -> None:
         (self.directory / name).unlink()
 
+    def is_hanging(self) -> bool:
+        """Whether C_Sign hangs now."""
+        return (self.directory / "hanging").exists()
+
     @property
     def logins(self) -> int:
         """How often C_Login was called so far."""

@@ -1,6 +1,6 @@
 /* A PKCS#11 module in front of SoftHSM that misbehaves on demand and counts C_Login.
  * Directory P11SHIM_DIR: "flags" holds hexadecimal token flags to add, "login_rv" what C_Login answers without trying,
- * "hang" makes C_Sign hang, "crash" makes it crash, "removed" takes the token away; C_Login appends to "logins". */
+ * "hang" makes C_Sign hang and say so in "hanging", "crash" makes it crash, "removed" takes the token away; C_Login appends to "logins". */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <stdio.h>
@@ -54,8 +54,11 @@ static CK_RV sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG length, 
     unsigned long value;
     if (is_set("crash", &value))
         abort();
-    while (is_set("hang", &value))
-        pause();
+    if (is_set("hang", &value)) {
+        fclose(control("hanging", "w"));
+        for (;;)
+            pause();
+    }
     return real->C_Sign(session, data, length, out, out_length);
 }
 

@@ -116,14 +116,13 @@ def hanging(agent: Agent, shim: Shim) -> Iterator[subprocess.Popen[bytes]]:
 
 @contextlib.contextmanager
 def renewing(agent: Agent, shim: Shim) -> Iterator[subprocess.Popen[bytes]]:
-    """`proxyagent renew` at the point where the PIN was accepted."""
-    before = shim.logins
+    """`proxyagent renew` at the point where the module hangs."""
     with subprocess.Popen(agent.command("renew"), stdin=subprocess.PIPE, stderr=subprocess.PIPE) as waiting:
         try:
             assert waiting.stdin is not None
             waiting.stdin.write(f"{agent.dongle.pin}\n".encode())
             waiting.stdin.close()
-            wait_until(lambda: shim.logins > before)
+            wait_until(shim.is_hanging)
             yield waiting
         finally:
             waiting.kill()
