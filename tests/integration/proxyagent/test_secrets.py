@@ -46,6 +46,7 @@ def run(agent: Agent, output: Path, *arguments: str, stdin: str = "") -> str:
     return done.stdout + done.stderr
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to watch a process that hides its memory")
 def test_a_whole_cycle_writes_no_file_and_no_secret(start_agent: AgentMaker, tmp_path: Path) -> None:
     agent = start_agent(unlock=False)
     agent.halt()
@@ -89,7 +90,8 @@ def test_processes_keep_their_memory_and_have_no_secret_in_sight(agent: Agent) -
         limits = Path(f"/proc/{pid}/limits").read_text()
         assert re.search(r"^Max core file size +0 +0 ", limits, re.MULTILINE)
         pin = agent.dongle.pin.encode()
-        assert pin not in Path(f"/proc/{pid}/environ").read_bytes()
+        if os.geteuid() == 0:  # nobody else may look
+            assert pin not in Path(f"/proc/{pid}/environ").read_bytes()
         assert pin not in b"".join(_arguments(pid))
 
 
