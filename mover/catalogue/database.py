@@ -1,6 +1,5 @@
 """Open the catalogue's SQLite file, bring its schema up to date, and run transactions on it."""
 
-import os
 import re
 import sqlite3
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ class Database:
     """One connection, for one thread. Any number of processes may have the same catalogue open.
 
     Args:
-        path: the file; it is made, 0640, if its folder exists.
+        path: the file; it is made if its folder exists.
 
     Raises:
         CatalogueError: it cannot be opened, is damaged, or was written by a newer release.
@@ -27,7 +26,8 @@ class Database:
     def __init__(self, path: Path) -> None:
         self.path = path
         try:
-            os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o640))
+            # Nothing but SQLite may ever open and close this file: closing it would drop the locks of all the
+            # connections of this process (sqlite.org/howtocorrupt.html, section 2.2).
             self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode = WAL")
@@ -35,7 +35,7 @@ class Database:
             self._connection.execute("PRAGMA synchronous = FULL")
             self._connection.execute("PRAGMA foreign_keys = ON")
             self._migrate()
-        except (OSError, sqlite3.Error) as error:
+        except sqlite3.Error as error:
             raise CatalogueError(
                 f"cannot open the catalogue {path}: {error}",
                 hint="check `catalogue` in the configuration, its folder's owner and the disk; a backup lies beside it",

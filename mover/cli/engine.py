@@ -19,7 +19,9 @@ def engine(context: Context) -> None:
     Example:
       mover --config /etc/mover/mover.toml engine
     """
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.INFO)
+    # Libraries log every request at INFO, with headers: only ours is told so much.
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
+    logging.getLogger("mover").setLevel(logging.INFO)
     endpoints = build_endpoints(context.config)
     daemon = Engine(context.config, endpoints, SystemClock())
     for number in (signal.SIGTERM, signal.SIGINT):
