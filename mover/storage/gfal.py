@@ -1,0 +1,211 @@
+"""What root:// and davs:// have in common: every call but the upload, through gfal2. Only this module imports it."""
+
+import re
+import stat
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, ClassVar, TypeVar
+
+import gfal2
+
+from mover.errors import FileExistsAtEndpointError, FileMissingError, ForeignFileError, StorageError, UnsafeNameError
+from mover.model import ChecksumKind, StoredFile, check_name
+from mover.ports import Capabilities, CredentialSource
+from mover.storage.credential import NamedCredential, NamedProxy
+from mover.storage.gfalerrors import printable, storage_error
+from mover.storage.location import Location
+from mover.storage.xrdcl import limit_waiting
+
+_Answer = TypeVar("_Answer")
+_WIDTHS = {ChecksumKind.ADLER32: 8, ChecksumKind.MD5: 32}
+_MOST_ENTRIES = 1_000_000
+
+
+class GfalEndpoint(ABC):
+    """A `StorageEndpoint` for a Grid protocol, without `upload`.
+
+    Trusts the certificate authorities of X509_CERT_DIR. A gfal2 context lives as long as a proxy does: davix would go
+    on with TLS sessions of the old one. `stall_timeout_seconds` is the deadline of each metadata call and of each
+    standstill of an upload; a checksum may take `checksum_timeout_seconds`, since the storage reads the file for it.
+    """
+
+    scheme: ClassVar[str]
+    #: Whether the server itself refuses to create a file that exists.
+    exclusive_create: ClassVar[bool]
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        base_url: str,
+        credentials: CredentialSource,
+        tape: bool = False,
+        checksums: frozenset[ChecksumKind] = frozenset({ChecksumKind.ADLER32}),
+        stall_timeout_seconds: float = 60.0,
+        checksum_timeout_seconds: float = 1800.0,
+    ) -> None:
+        """Connects to nothing yet.
+
+        Raises:
+            ConfigError: `base_url` is not one of this scheme.
+        """
+        self._name = name
+        self._location = Location.parse(base_url, self.scheme)
+        self._credential = NamedCredential(credentials)
+        self._capabilities = Capabilities(
+            checksums=checksums, tape=tape, exclusive_create=self.exclusive_create, rename_noreplace=False
+        )
+        self._stall_seconds = max(1, round(stall_timeout_seconds))
+        self._checksum_seconds = max(1, round(checksum_timeout_seconds))
+        self._opened: tuple[NamedProxy, Any] | None = None
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name in the configuration."""
+        return self._name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """XRootD replaces on rename, by root:// and by davs://."""
+        return self._capabilities
+
+    def url(self, path: str) -> str:
+        """The SURL of `path`."""
+        return self._location.url(path)
+
+    def stat(self, path: str) -> StoredFile | None:
+        """What is stored under `path` now; ForeignFileError if it is a directory."""
+        url = self.url(path)
+        try:
+            found = self._call(url, lambda context: context.stat(url))
+        except FileMissingError:
+            return None
+        if not stat.S_ISREG(found.st_mode):
+            raise ForeignFileError(f"{url} is no regular file", hint="find out who made it, and why")
+        return _describe(path, found)
+
+    def list(self, directory: str) -> list[StoredFile]:
+        """The files directly in `directory` that have safe names, by name."""
+        url = self.url(directory)
+        try:
+            found = self._call(url, lambda context: list(_entries(context.opendir(url), url)))
+        except FileMissingError:
+            return []
+        files = (_safe_file(directory, name, status) for name, status in found)
+        return sorted((file for file in files if file), key=lambda file: file.path)
+
+    def checksum(self, path: str, kind: ChecksumKind) -> str:
+        """The storage's own checksum."""
+        url = self.url(path)
+        answer: str = self._call(url, lambda context: context.checksum(url, kind.name))
+        # Some servers leave out leading zeros.
+        value = answer.strip().lower().zfill(_WIDTHS[kind])
+        if not re.fullmatch(rf"[0-9a-f]{{{_WIDTHS[kind]}}}", value):
+            raise StorageError(
+                f"{url}: the answer {printable(answer)!r} is no {kind} checksum", hint="ask the site what it means"
+            )
+        return value
+
+    @abstractmethod
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """Stream `chunks` into a new file."""
+
+    def rename(self, source: str, target: str) -> None:
+        """Give the file another name, after a look that there is a source and no target."""
+        source_url, target_url = self.url(source), self.url(target)
+        if self.stat(source) is None:
+            raise FileMissingError(f"there is no {source_url}", hint="look at what the endpoint has")
+        self.refuse_existing(target)
+        self._call(source_url, lambda context: context.rename(source_url, target_url))
+
+    def remove(self, path: str) -> None:
+        """Remove the file, if there is one. The look before it matters: by root://, unlink removes directories too."""
+        url = self.url(path)
+        if self.stat(path) is None:
+            return
+        try:
+            self._call(url, lambda context: context.unlink(url))
+        except FileMissingError:
+            return
+
+    def on_tape(self, path: str) -> bool:
+        """What the storage's archive poll (root: prepare query; davs: WLCG Tape REST API archiveinfo) says."""
+        url = self.url(path)
+        if not self._capabilities.tape:
+            raise StorageError(f"{url} is at an endpoint without tape", hint="ask capabilities first")
+        try:
+            answer: int = self._call(url, lambda context: context.archive_poll(url))
+        except StorageError:
+            # The Tape REST API has no code of its own for a missing file.
+            if self.stat(path) is None:
+                raise FileMissingError(f"there is no {url}", hint="look at what the endpoint has") from None
+            raise
+        return answer == 1
+
+    def close(self) -> None:
+        """Let go of the context and the proxy."""
+        self._opened = None
+        self._credential.release()
+
+    def refuse_existing(self, path: str) -> None:
+        """Raise FileExistsAtEndpointError if anything is stored under `path` now."""
+        if self.stat(path) is not None:
+            raise FileExistsAtEndpointError(f"{self.url(path)} exists", hint="nothing is overwritten: look whose it is")
+
+    def make_parent(self, path: str) -> None:
+        """Make the directory of `path`, and those above it."""
+        url = self._location.parent_url(path)
+        self._call(url, lambda context: context.mkdir_rec(url, 0o755))
+
+    def _call(self, url: str, call: Callable[[Any], _Answer]) -> _Answer:
+        context = self._context()
+        try:
+            return call(context)
+        except gfal2.GError as error:
+            raise storage_error(error.code, str(error.message), url) from None
+
+    def _context(self) -> Any:
+        proxy = self._credential.current()
+        if self._opened is None or self._opened[0] is not proxy:
+            self._opened = (proxy, self._new_context(proxy.path))
+        return self._opened[1]
+
+    def _new_context(self, proxy_path: str) -> Any:
+        limit_waiting()
+        context = gfal2.creat_context()
+        context.set_opt_integer("CORE", "NAMESPACE_TIMEOUT", self._stall_seconds)
+        context.set_opt_integer("CORE", "CHECKSUM_TIMEOUT", self._checksum_seconds)
+        context.set_opt_integer("HTTP PLUGIN", "OPERATION_TIMEOUT", self._stall_seconds)
+        # The proxy is enough; a macaroon of the storage's would cost two more requests a call.
+        context.set_opt_boolean("HTTP PLUGIN", "RETRIEVE_BEARER_TOKEN", False)
+        credential = context.cred_new("X509_CERT", proxy_path)
+        for scheme in (self.scheme, "https"):  # https is where a Tape REST API is
+            context.cred_set(f"{scheme}://", credential)
+        return context
+
+
+def _entries(directory: Any, url: str) -> Iterator[tuple[str, Any]]:
+    for _ in range(_MOST_ENTRIES):
+        entry, status = directory.readpp()
+        if entry is None:
+            return
+        yield entry.d_name, status
+    raise StorageError(f"{url} has over {_MOST_ENTRIES} entries", hint="ask the site; it should have a few hundred")
+
+
+def _safe_file(directory: str, name: str, status: Any) -> StoredFile | None:
+    try:
+        path = f"{directory}/{check_name(name)}"
+    except UnsafeNameError:
+        return None  # somebody else's: we never give such a name
+    # By root://, files in listings have no type.
+    return _describe(path, status) if stat.S_IFMT(status.st_mode) in {stat.S_IFREG, 0} else None
+
+
+def _describe(path: str, status: Any) -> StoredFile:
+    try:
+        modified = datetime.fromtimestamp(status.st_mtime, UTC)
+    except (ValueError, OverflowError, OSError) as error:
+        raise StorageError(f"{path}: impossible time of modification", hint="ask the site what it means") from error
+    return StoredFile(path, status.st_size, modified)

@@ -1,0 +1,184 @@
+"""A storage element in memory, with a tape if wanted and with faults on request."""
+
+import hashlib
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from mover.errors import (
+    EndpointFullError,
+    FileExistsAtEndpointError,
+    FileMissingError,
+    ForeignFileError,
+    StorageError,
+)
+from mover.model import ChecksumKind, StoredFile, check_path
+from mover.ports import Capabilities
+from mover.storage.cleanup import removed_on_failure
+from mover.storage.pieces import pieces
+
+#: The calls that `MemoryEndpoint.fail_next` can make fail.
+Call = Literal["stat", "list", "checksum", "upload", "rename", "remove", "on_tape"]
+
+_PIECE_BYTES = 4 << 20
+
+
+@dataclass(slots=True)
+class _Stored:
+    data: bytearray
+    modified: datetime
+
+
+class MemoryEndpoint:
+    """Files in a dictionary. Each instance is a storage element of its own."""
+
+    def __init__(
+        self, *, name: str, base_url: str = "memory://here", tape: bool = False, capacity_bytes: int | None = None
+    ) -> None:
+        """An empty storage element, endless unless `capacity_bytes` is given."""
+        self._name = name
+        self._base_url = base_url.rstrip("/")
+        self._capabilities = Capabilities(
+            checksums=frozenset(ChecksumKind), tape=tape, exclusive_create=True, rename_noreplace=True
+        )
+        self._files: dict[str, _Stored] = {}
+        self._faults: list[tuple[Call | None, BaseException]] = []
+        self.capacity_bytes = capacity_bytes
+        #: Whether the file of that path has been migrated; asked anew by each `on_tape`. Tests set it.
+        self.migrated: Callable[[str], bool] = lambda _path: True
+
+    @property
+    def name(self) -> str:
+        """The endpoint's name in the configuration."""
+        return self._name
+
+    @property
+    def capabilities(self) -> Capabilities:
+        """Everything, and tape if it was asked for."""
+        return self._capabilities
+
+    def fail_next(self, error: BaseException, call: Call | None = None) -> None:
+        """Make the next call (of that kind) raise `error`; an upload stores half of its first piece before it does."""
+        self._faults.append((call, error))
+
+    def corrupt(self, path: str) -> None:
+        """Change one bit of the stored file, which must not be empty."""
+        self._stored(path).data[0] ^= 1
+
+    def content(self, path: str) -> bytes:
+        """The bytes stored under `path`."""
+        return bytes(self._stored(path).data)
+
+    def url(self, path: str) -> str:
+        """The SURL of `path`."""
+        return f"{self._base_url}/{check_path(path)}"
+
+    def stat(self, path: str) -> StoredFile | None:
+        """What is stored under `path` now."""
+        self._begin("stat")
+        return self._look(path)
+
+    def list(self, directory: str) -> list[StoredFile]:
+        """The files directly in `directory`, by name."""
+        self._begin("list")
+        folder = check_path(directory) + "/"
+        below = (path for path in sorted(self._files) if path.startswith(folder) and "/" not in path[len(folder) :])
+        return [self._describe(path) for path in below]
+
+    def checksum(self, path: str, kind: ChecksumKind) -> str:
+        """The checksum of the stored bytes."""
+        self._begin("checksum")
+        data = self._stored(path).data
+        if kind is ChecksumKind.ADLER32:
+            return f"{zlib.adler32(data):08x}"
+        return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+        """Store `chunks` under `path`."""
+        fault = self._take_fault("upload")
+        if self._look(path) is not None:
+            raise self._exists(path)
+        self._check_parents(path)
+        stored = self._files[path] = _Stored(bytearray(), datetime.now(UTC))
+        with removed_on_failure(self._files.__delitem__, path, ours=lambda: True):
+            for piece in pieces(chunks, size_bytes, _PIECE_BYTES):
+                if fault:
+                    stored.data += piece[: len(piece) // 2]
+                    break
+                self._check_space(len(piece))
+                stored.data += piece
+            if fault:
+                raise fault
+        stored.modified = datetime.now(UTC)
+
+    def rename(self, source: str, target: str) -> None:
+        """Give the file another name."""
+        self._begin("rename")
+        self._stored(source)
+        if self._look(target) is not None:
+            raise self._exists(target)
+        self._check_parents(target)
+        self._files[target] = self._files.pop(source)
+
+    def remove(self, path: str) -> None:
+        """Remove the file, if there is one."""
+        self._begin("remove")
+        self._look(path)
+        self._files.pop(path, None)
+
+    def on_tape(self, path: str) -> bool:
+        """What `migrated` says of the file."""
+        self._begin("on_tape")
+        if not self._capabilities.tape:
+            raise StorageError(f"endpoint {self._name} has no tape", hint="ask capabilities first")
+        self._stored(path)
+        return self.migrated(path)
+
+    def close(self) -> None:
+        """Nothing to let go of; the files stay for tests to look at."""
+
+    def _begin(self, call: Call) -> None:
+        fault = self._take_fault(call)
+        if fault:
+            raise fault
+
+    def _take_fault(self, call: Call) -> BaseException | None:
+        for number, (wanted, error) in enumerate(self._faults):
+            if wanted in {None, call}:
+                del self._faults[number]
+                return error
+        return None
+
+    def _look(self, path: str) -> StoredFile | None:
+        check_path(path)
+        if any(other.startswith(path + "/") for other in self._files):
+            raise ForeignFileError(f"{self.url(path)} is a directory", hint="find out who made it, and why")
+        return self._describe(path) if path in self._files else None
+
+    def _describe(self, path: str) -> StoredFile:
+        stored = self._files[path]
+        return StoredFile(path, len(stored.data), stored.modified)
+
+    def _stored(self, path: str) -> _Stored:
+        try:
+            return self._files[check_path(path)]
+        except KeyError:
+            raise FileMissingError(f"there is no {self.url(path)}", hint="look at what the endpoint has") from None
+
+    def _exists(self, path: str) -> FileExistsAtEndpointError:
+        return FileExistsAtEndpointError(f"{self.url(path)} exists", hint="nothing is overwritten: look whose it is")
+
+    def _check_parents(self, path: str) -> None:
+        parts = path.split("/")
+        for depth in range(1, len(parts)):
+            if "/".join(parts[:depth]) in self._files:
+                raise ForeignFileError(
+                    f"{self.url('/'.join(parts[:depth]))} is a file, not a directory", hint="find out whose it is"
+                )
+
+    def _check_space(self, more_bytes: int) -> None:
+        used = sum(len(stored.data) for stored in self._files.values())
+        if self.capacity_bytes is not None and used + more_bytes > self.capacity_bytes:
+            raise EndpointFullError(f"endpoint {self._name} is full", hint="make space, or wait until somebody does")

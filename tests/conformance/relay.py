@@ -1,0 +1,73 @@
+"""A network that stops carrying anything in the middle of an upload."""
+
+import select
+import socket
+import threading
+from types import TracebackType
+
+_SECONDS = 0.05
+
+
+class Relay:
+    """Passes connections on to a port on localhost until `open_bytes` have gone there; then it stands still.
+
+    What is connected then stays connected, and nobody else gets through. Without a port nothing ever answers.
+    """
+
+    def __init__(self, target_port: int | None, *, open_bytes: int) -> None:
+        self._target_port = target_port
+        self._left_bytes = open_bytes
+        self._stop = threading.Event()
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Relay":
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        peers: dict[socket.socket, socket.socket] = {}
+        clients: list[socket.socket] = []
+        try:
+            while not self._stop.is_set() and (self._left_bytes > 0 or self._target_port is None):
+                for ready in select.select([self._listener, *peers], [], [], _SECONDS)[0]:
+                    if ready is self._listener:
+                        clients.append(self._accept(peers))
+                    else:
+                        self._pass_on(ready, peers, from_client=ready in clients)
+            self._listener.close()
+            self._stop.wait()
+        finally:
+            self._listener.close()
+            for connection in [*peers, *clients]:
+                connection.close()
+
+    def _accept(self, peers: dict[socket.socket, socket.socket]) -> socket.socket:
+        client, _ = self._listener.accept()
+        if self._target_port is not None:
+            server = socket.create_connection(("127.0.0.1", self._target_port), timeout=5)
+            peers[client], peers[server] = server, client
+        return client
+
+    def _pass_on(self, source: socket.socket, peers: dict[socket.socket, socket.socket], *, from_client: bool) -> None:
+        if source not in peers:
+            return
+        target = peers[source]
+        try:
+            data = source.recv(1 << 16)
+            target.sendall(data)
+        except OSError:
+            data = b""
+        if from_client:
+            self._left_bytes -= len(data)
+        if not data:
+            for ended in (source, target):
+                del peers[ended]
+                ended.close()

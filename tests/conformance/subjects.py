@@ -1,0 +1,129 @@
+"""The storage elements that the conformance suite is run against, by name."""
+
+import shutil
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+
+from mover.ports import CredentialSource, StorageEndpoint
+from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.process import together
+from mover.sandbox.tape import TapeServer
+from mover.sandbox.xrootd import DiskServer
+from mover.storage.file import FileEndpoint
+from mover.storage.memory import MemoryEndpoint
+from tests.conformance.credentials import RobotCredentials
+
+MEMORY = ("memory", "memory-tape")
+LOCAL = (*MEMORY, "file")
+REMOTE = ("root", "davs", "root-tape", "davs-tape")
+
+_PACKAGES = {"xrootd": "xrootd-server", "frm_xfrd": "xrootd-server", "g++": "g++"}
+
+
+class Site:
+    """The real servers of one test process, started when they are first wanted."""
+
+    def __init__(self, directory: Path, ca: CertificateAuthority) -> None:
+        missing = [package for program, package in _PACKAGES.items() if shutil.which(program) is None]
+        if missing:
+            pytest.skip(f"apt install {' '.join(sorted(set(missing)))}")
+        pytest.importorskip("gfal2", reason="apt install python3-gfal2 gfal2-plugin-http gfal2-plugin-xrootd")
+        self.ca = ca
+        self.robot = RobotCredentials(ca, "Robot")
+        self.stranger = RobotCredentials(ca, "Stranger")
+        self.disk = DiskServer(directory / "disk", ca, robot="Robot")
+        self.tape = TapeServer(directory / "tape", ca, robot="Robot")
+        together(self.disk.start, self.tape.start)
+
+    def close(self) -> None:
+        """Stop the servers."""
+        together(self.disk.close, self.tape.close)
+
+    def base_url(self, kind: str) -> str:
+        """The base URL that `kind` has at this site."""
+        server = self.tape if kind.endswith("-tape") else self.disk
+        return server.root_url if kind.startswith("root") else server.davs_url
+
+    def endpoint(
+        self,
+        kind: str,
+        base_url: str,
+        *,
+        credentials: CredentialSource | None = None,
+        stall_timeout_seconds: float = 20.0,
+    ) -> StorageEndpoint:
+        """An adapter of that kind; the robot's unless others' credentials are given."""
+        from mover.storage.davs import DavsEndpoint  # noqa: PLC0415 - needs gfal2, which may not be installed
+        from mover.storage.root import RootEndpoint  # noqa: PLC0415
+
+        credentials = credentials or self.robot
+        tape = kind.endswith("-tape")
+        if kind.startswith("root"):
+            return RootEndpoint(
+                name=kind,
+                base_url=base_url,
+                credentials=credentials,
+                tape=tape,
+                stall_timeout_seconds=stall_timeout_seconds,
+            )
+        return DavsEndpoint(
+            name=kind,
+            base_url=base_url,
+            credentials=credentials,
+            ca_directory=self.ca.directory,
+            tape=tape,
+            stall_timeout_seconds=stall_timeout_seconds,
+        )
+
+
+@dataclass
+class Subject:
+    """A fresh, empty base at one storage element, and how to make adapters for it."""
+
+    kind: str
+    base_url: str
+    make: Callable[[str], StorageEndpoint]
+    closing: ExitStack = field(default_factory=ExitStack)
+
+    def open(self) -> StorageEndpoint:
+        """Another adapter for the same base. In memory, there is only the one."""
+        endpoint = self.make(self.base_url)
+        self.closing.callback(endpoint.close)
+        return endpoint
+
+
+def local_subject(kind: str, directory: Path) -> Subject:
+    """The memory or the file adapter."""
+    if kind == "file":
+        return Subject(kind, directory.as_uri(), lambda url: FileEndpoint(name=kind, base_url=url))
+    memory = MemoryEndpoint(name=kind, tape=kind == "memory-tape")
+    return Subject(kind, "memory://here", lambda _url: memory)
+
+
+def remote_subject(kind: str, site: Site) -> Subject:
+    """A directory of its own at a real server."""
+    return Subject(kind, f"{site.base_url(kind)}/{uuid4().hex}", lambda url: site.endpoint(kind, url))
+
+
+def refusing_port() -> Iterator[int]:
+    """A port at which nobody listens, for as long as the generator is held."""
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
+
+
+def eventually(holds: Callable[[], bool], *, seconds: float = 30.0) -> bool:
+    """Whether `holds` becomes true within that time."""
+    deadline = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
