@@ -1,10 +1,13 @@
 """The base URL of an endpoint, and the URLs of files below it."""
 
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from mover.errors import ConfigError, UnsafeNameError
 from mover.model import check_path
+
+_HOST = re.compile(r"[a-z0-9][a-z0-9.-]*|[0-9a-f:.]+")  # a name or an IPv4 or IPv6 address
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,11 +34,11 @@ class Location:
         except (ValueError, UnsafeNameError) as error:
             raise ConfigError(f"bad endpoint URL {base_url!r}: {error}", hint=hint) from error
         odd = parts.username is not None or parts.password is not None or parts.query or parts.fragment
-        if parts.scheme != scheme or odd:
+        if parts.scheme != scheme or odd or not _HOST.fullmatch(parts.hostname or ""):
             raise ConfigError(f"bad endpoint URL {base_url!r}", hint=hint)
         # In root:// the second slash makes the path absolute; for the others more than one means nothing.
         slashes = "//" if scheme == "root" else "/"
-        host = f"[{parts.hostname}]" if parts.hostname and ":" in parts.hostname else parts.hostname or ""
+        host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return cls(scheme, f"{host}{port}", f"{slashes}{names}")
 
     def url(self, path: str, *, scheme: str | None = None) -> str:
