@@ -164,6 +164,10 @@ class GfalEndpoint(ABC):
             return call(context)
         except gfal2.GError as error:
             raise storage_error(error.code, str(error.message), url) from None
+        except UnicodeDecodeError as error:
+            raise StorageError(
+                f"{url}: the endpoint answers with a name that is not UTF-8", hint="rename or remove that file there"
+            ) from error
 
     def _context(self) -> Any:
         proxy = self._credential.current()

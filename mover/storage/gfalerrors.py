@@ -66,6 +66,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], _Meaning], ...] = tuple(
         (r"certificate (?:verify|verification)|server certificate", _DENIED),
         (r"\bHTTP 40[13]\b|auth failed", _DENIED),
         (r"\bHTTP 404\b", _MISSING),
+        (r"\bXML pars", _REFUSED),
         (r"\bHTTP 507\b|no space left|quota exceeded", _FULL),
         (r"\bHTTP (?:408|429|5\d\d)\b", _DOWN),
     )

@@ -44,6 +44,7 @@ URL = "davs://localhost:1094/store/a"
         (20, "is not a collection, listing impossible", ForeignFileError),
         (21, "is a directory, impossible to unlink", ForeignFileError),
         (14, "Could not get the checksum (Bad address)", StorageError),
+        (5, "XML Parsing Error: XML parse error at line 54: Input is not proper UTF-8", StorageError),
         (9999, "something that nobody has seen", EndpointUnavailableError),
     ],
 )
