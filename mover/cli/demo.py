@@ -15,21 +15,20 @@ from rich.table import Table
 
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of
-from mover.catalogue.runs import RunRecord, bundle_of, find_run
+from mover.catalogue.runs import bundle_of
 from mover.cli.progress import Display
 from mover.cli.tables import console, moment, size, table
+from mover.cli.waiting import wait_until_safe
 from mover.config import Config, load_config
 from mover.engine import Engine
-from mover.errors import NotSafeError, RunIncompleteError
+from mover.errors import RunIncompleteError
 from mover.model import EndpointKind
 from mover.ports import StorageEndpoint
 from mover.sandbox.site import ControlRoom, Site
-from mover.states import ReplicaState, RunState
 from mover.steps.release import recheck, release_run
 from mover.wiring import SystemClock, build_endpoints
 
 _DEMO_RUN = 4742
-_LOOK_SECONDS = 0.05
 
 
 @click.command()
@@ -106,7 +105,8 @@ def _move_run(
             room.daq.end_run(run)
             ended = time.monotonic()
             say.print(f"end of run {run} is signalled")
-            seconds = _wait_until_safe(database, run, ended, deadline_seconds)
+            wait_until_safe(database, run, deadline_seconds=deadline_seconds)
+            seconds = time.monotonic() - ended
         assessment = recheck(database, config, run, endpoints)
         out = console()
         out.print(_result(database, config, run, endpoints))
@@ -145,29 +145,6 @@ def _engine(config: Config, endpoints: dict[str, StorageEndpoint], say: Console)
             thread.join()
         if failures:
             raise failures[0]
-
-
-def _wait_until_safe(database: Database, run: int, ended: float, deadline_seconds: float) -> float:
-    """Seconds from the end of run until the catalogue says safe."""
-    while time.monotonic() - ended < deadline_seconds:
-        record = find_run(database, run)
-        if record is not None:
-            if record.state is RunState.SAFE:
-                return time.monotonic() - ended
-            _stop_if_a_person_is_needed(database, run, record)
-        time.sleep(_LOOK_SECONDS)
-    waits = "; ".join(f"{one.endpoint} {one.state} ({one.problem})" for one in replicas_of(database, run))
-    raise NotSafeError(
-        f"run {run} is not safe after {deadline_seconds:.0f} s: {waits}", hint="give it more time with --deadline"
-    )
-
-
-def _stop_if_a_person_is_needed(database: Database, run: int, record: RunRecord) -> None:
-    if record.state is RunState.QUARANTINED:
-        raise RunIncompleteError(record.problem or "quarantined", hint=record.hint or "look at the run's files")
-    for replica in replicas_of(database, run):
-        if replica.state is ReplicaState.QUARANTINED:
-            raise NotSafeError(f"{replica.endpoint}: {replica.problem}", hint=replica.hint or "look at the endpoint")
 
 
 def _result(database: Database, config: Config, run: int, endpoints: dict[str, StorageEndpoint]) -> Table:

@@ -9,6 +9,7 @@ from mover.catalogue.replicas import replicas_of, retry_replicas
 from mover.catalogue.runs import bundle_of, get_run
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, size, table
+from mover.cli.waiting import wait_until_safe
 from mover.steps.close import close_run
 from mover.steps.release import release_run
 from mover.wiring import build_endpoints
@@ -70,6 +71,22 @@ def show(context: Context, number: int) -> None:
         )
     rows = [(moment(one.at), one.event, _facts(one.facts)) for one in story]
     out.print(table(("when", "custody", "facts"), rows))
+
+
+@run.command()
+@_RUN
+@click.option("--deadline", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="Seconds to wait.")
+@pass_context
+def wait(context: Context, number: int, deadline: float) -> None:
+    """Wait until the run is safe; say why it is not, if it needs a person or the deadline passes.
+
+    \b
+    Example:
+      mover run close 4742 && mover run wait 4742 --deadline 600
+    """
+    with context.catalogue() as database:
+        wait_until_safe(database, number, deadline_seconds=deadline)
+    click.echo(f"run {number}: safe")
 
 
 @run.command()

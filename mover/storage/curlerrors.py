@@ -64,6 +64,9 @@ def curl_error(code: int, text: str, url: str) -> StorageError:
         kind, hint = _DENIED
     else:
         kind, hint = _CURL.get(code, _DOWN)
+    if code == pycurl.E_GOT_NOTHING:
+        # There is no other sign of it: XrdHttp closes the connection without an answer.
+        text += " (XRootD hangs up like this when its disk is full)"
     return kind(f"{url}: {printable(text)}", hint=hint)
 
 

@@ -1,0 +1,136 @@
+"""The command line: bad input gets a clear error and its exit code, and nothing is lost."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from mover.cli.main import cli
+from mover.sandbox.daq import DaqWriter, event
+
+RUN = 4742
+Mover = Callable[..., Result]
+
+
+@pytest.fixture
+def daq(tmp_path: Path) -> DaqWriter:
+    """Where the DAQ writes."""
+    directory = tmp_path / "daq"
+    directory.mkdir()
+    return DaqWriter(directory)
+
+
+@pytest.fixture
+def mover(tmp_path: Path, daq: DaqWriter) -> Mover:
+    """The command, with a configuration of one file endpoint."""
+    (tmp_path / "disk").mkdir()
+    config = tmp_path / "mover.toml"
+    config.write_text(
+        f'experiment = "MICE"\ncatalogue = "{tmp_path}/catalogue.sqlite"\n'
+        f'[runs]\ndirectory = "{daq.directory}"\n[bundle]\nlfn = "MICE/{{run:05d}}.tar"\n'
+        f'[[endpoint]]\nname = "disk"\nsite = "here"\nkind = "disk"\nurl = "file://{tmp_path}/disk"\n'
+        "[policy]\ntapes = 0\ntape_sites = 0\ndisks = 1\n"
+    )
+
+    def run(*arguments: str) -> Result:
+        result = CliRunner().invoke(cli, ["--config", str(config), *arguments])
+        assert "Traceback" not in result.output
+        return result
+
+    return run
+
+
+def _assert_refused(result: Result, exit_code: int, said: str) -> None:
+    assert result.exit_code == exit_code, result.output
+    assert f"error: {said}" in result.stderr
+    assert "\nhint: " in result.stderr
+
+
+def _missing_part(daq: DaqWriter) -> None:
+    (daq.directory / "04742.001").unlink()
+
+
+def _cut_short(daq: DaqWriter) -> None:
+    with (daq.directory / "04742.002").open("r+b") as file:
+        file.truncate(1000)
+
+
+def _wrong_run(daq: DaqWriter) -> None:
+    (daq.directory / "04742.001").write_bytes(event(1, 7, 0, 0))
+
+
+def _no_end(daq: DaqWriter) -> None:
+    (daq.directory / "04742.002").unlink()
+
+
+def _empty(daq: DaqWriter) -> None:
+    (daq.directory / "04742.001").write_bytes(b"")
+
+
+@pytest.mark.parametrize("spoil", [_missing_part, _cut_short, _wrong_run, _no_end, _empty])
+def test_an_incomplete_run_is_quarantined_shown_and_can_be_forced(
+    mover: Mover, daq: DaqWriter, spoil: Callable[[DaqWriter], None]
+) -> None:
+    daq.write_run(RUN, parts=3, part_bytes=10_000)
+    spoil(daq)
+    before = {path.name: path.read_bytes() for path in daq.directory.iterdir()}
+    _assert_refused(mover("run", "close", str(RUN)), 4, "run 4742 is not complete: ")
+    assert "quarantined" in mover("status").output
+    assert "problem: run 4742 is not complete" in mover("run", "show", str(RUN)).output
+    _assert_refused(mover("run", "wait", str(RUN)), 9, "run 4742 is not complete")
+    _assert_refused(mover("run", "release", str(RUN)), 9, "run 4742 is quarantined")
+    assert {path.name: path.read_bytes() for path in daq.directory.iterdir()} == before
+    assert mover("run", "close", str(RUN), "--force").output == "run 4742: planned\n"
+
+
+def test_what_is_unsafe_cannot_be_forced(mover: Mover, daq: DaqWriter) -> None:
+    daq.write_run(RUN, parts=1, part_bytes=10_000)
+    (daq.directory / "04742.001").symlink_to("/etc/passwd")
+    for force in ((), ("--force",)):
+        _assert_refused(mover("run", "close", str(RUN), *force), 4, "04742.001 is a symlink")
+    (daq.directory / "04742.001").unlink()
+    (daq.directory / "04742.\x1b[2J").touch()
+    refused = mover("run", "close", str(RUN), "--force")
+    _assert_refused(refused, 4, "unsafe file name")
+    assert "\x1b" not in refused.output
+
+
+def test_a_run_that_never_was(mover: Mover) -> None:
+    _assert_refused(mover("run", "close", "7"), 4, "run 7 has no part in ")
+    _assert_refused(mover("run", "show", "8"), 5, "run 8 is not in the catalogue")
+    _assert_refused(mover("run", "retry", "8"), 5, "run 8 is not in the catalogue")
+    _assert_refused(mover("run", "wait", "8", "--deadline", "0"), 9, "run 8 is not safe after 0 s: it is not closed")
+
+
+@pytest.mark.parametrize("number", ["-1", "x", "4742x", "99999999999999999999"])
+def test_run_numbers_that_are_none_are_refused(mover: Mover, number: str) -> None:
+    assert mover("run", "show", "--", number).exit_code == 2
+
+
+def test_a_run_directory_that_is_gone_quarantines_nothing(mover: Mover, daq: DaqWriter) -> None:
+    daq.directory.rmdir()
+    _assert_refused(mover("run", "close", str(RUN)), 4, "cannot open the run directory")
+    assert str(RUN) not in mover("status").output
+
+
+def test_bad_configurations_end_with_exit_code_3(tmp_path: Path) -> None:
+    for arguments in (("config", "check"), ("status",), ("engine",), ("run", "close", "1")):
+        missing = CliRunner().invoke(cli, ["--config", str(tmp_path / "none.toml"), *arguments])
+        _assert_refused(missing, 3, "cannot read ")
+
+
+def test_a_good_configuration_is_said_to_be_good(mover: Mover) -> None:
+    checked = mover("config", "check")
+    assert checked.exit_code == 0
+    assert "is good: experiment MICE, 1 endpoints" in checked.output
+
+
+def test_every_command_has_help_with_an_example() -> None:
+    for path in (
+        ("engine",), ("status",), ("demo",), ("bundle", "list"), ("config", "check"),
+        ("run", "close"), ("run", "show"), ("run", "wait"), ("run", "retry"), ("run", "release"),
+    ):  # fmt: skip
+        result = CliRunner().invoke(cli, [*path, "--help"])
+        assert result.exit_code == 0
+        assert "Example" in result.output, path
