@@ -1,0 +1,58 @@
+"""A run of 6 GB streams through little memory, is read once, and nothing is staged."""
+
+import json
+import resource
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.integration.mover.box import Box
+from tests.integration.mover.measured_upload import LARGEST_FILE_BYTES
+
+RUN = 4742
+GIGABYTE = 10**9
+ROOT = Path(__file__).parents[3]
+
+
+def test_six_gigabytes_are_read_once_through_little_memory_and_staged_nowhere(box: Box) -> None:
+    store = box.site.disk_brunel.directory
+    if shutil.disk_usage(store).free < 10 * GIGABYTE:
+        pytest.skip(f"less than 10 GB are free at {store}, where the storage element keeps the 6 GB")
+    box.room.daq.write_run(RUN, parts=6, part_bytes=GIGABYTE, sparse=True)
+    config = box.room.config_path.read_text()
+    # The disk endpoint over root://, the protocol for bulk data.
+    config = config.replace(box.site.disk_brunel.davs_url, box.site.disk_brunel.root_url)
+    box.room.config_path.write_text(config)
+    command = [sys.executable, "-P", "-m", "tests.integration.mover.measured_upload"]
+    try:
+        done = subprocess.run(
+            [*command, str(box.room.config_path), str(RUN), "brunel-disk"],
+            cwd=ROOT, env={"PATH": "/usr/bin:/bin", "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, timeout=900, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        figures = json.loads(done.stdout)
+        print(figures)
+        stored = box.stored()["brunel-disk"]["MICE/Step1/04700/04742.tar"]
+        assert figures["state"] == "verified"
+        assert stored.stat().st_size == figures["bundle_bytes"] > 6 * GIGABYTE
+        assert figures["peak_bytes"] < 250e6
+        assert figures["bundle_bytes"] <= figures["read_bytes"] < 1.02 * figures["bundle_bytes"]
+    finally:
+        shutil.rmtree(store / "disk" / "disk" / box.below, ignore_errors=True)
+
+
+def test_the_limit_on_file_sizes_would_notice_a_staged_bundle(tmp_path: Path) -> None:
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (LARGEST_FILE_BYTES, LARGEST_FILE_BYTES))
+
+    code = f"with open('staged', 'wb') as file: file.write(bytes({LARGEST_FILE_BYTES} + 1))"
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path, preexec_fn=limit, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    assert "File too large" in done.stderr
