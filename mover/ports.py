@@ -28,9 +28,9 @@ class Capabilities:
 class StorageEndpoint(Protocol):
     """A storage element, below one base URL.
 
-    Paths are relative to that base and have passed `model.check_path`. Every call has a deadline of its own. An adapter
-    raises only `errors.StorageError`s (and lets errors of the chunks it is given pass through): the class says whether
-    trying again can help. An adapter is used from one thread at a time.
+    Paths are relative to that base and are held against `model.check_path`. Every call has a deadline of its own. An
+    adapter raises only `errors.StorageError`s, whose class says whether trying again can help; errors of the credential
+    source and of the chunks that it is given pass through. An adapter is used from one thread at a time.
     """
 
     @property
