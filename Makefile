@@ -5,7 +5,7 @@ STAMP   := $(VENV)/.installed
 LISTS   := packages/debian.txt packages/debian-sandbox.txt
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint format setup clean
+.PHONY: demo test lint format docs setup clean
 
 demo: $(STAMP)
 	$(PYTHON) -m mover demo
@@ -23,6 +23,9 @@ format: $(STAMP)
 	$(VENV)/bin/ruff format .
 
 setup: $(STAMP)
+
+docs: $(STAMP)
+	$(PYTHON) docs/generate.py
 
 # gfal2 comes from Debian only, so the venv sees the distribution's packages.
 $(STAMP): pyproject.toml packages/constraints.txt $(LISTS)
