@@ -1,6 +1,7 @@
 """The configuration: TOML read into frozen models; everything that is wrong is said at once, with its key."""
 
 import tomllib
+from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Literal
 from urllib.parse import urlsplit
@@ -8,6 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mover.errors import ConfigError, UnsafeNameError
+from mover.location import Location
 from mover.model import EndpointKind, check_name
 from mover.naming import LfnNaming, RunNaming, Step, Template, TemplateError
 from mover.policy import Policy
@@ -117,25 +119,35 @@ class EndpointConfig(_Table):
     kind: EndpointKind
     url: str
     stall_timeout_seconds: Seconds = 120.0
+    checksum_timeout_seconds: Seconds = 1800.0
     archive_poll_seconds: Seconds = 60.0
 
     @model_validator(mode="after")
     def _url_is_usable(self) -> "EndpointConfig":
-        try:
-            parts = urlsplit(self.url)
-            _ = parts.port
-        except ValueError as error:
-            raise ValueError(f"url {self.url!r}: {error}") from error
+        parts = urlsplit(self.url)
         # First, so that no other message shows a password.
         if parts.username or parts.password or parts.query or parts.fragment:
             raise ValueError(f"url at {parts.hostname}: no user, password, query or fragment may be in it")
         if parts.scheme not in SCHEMES:
             raise ValueError(f"url {self.url!r}: the scheme must be one of {', '.join(SCHEMES)}")
-        if (parts.scheme == "file") == bool(parts.hostname):
-            raise ValueError(f"url {self.url!r}: write file:///path, or scheme://host[:port]/path")
-        if parts.scheme == "file" and self.kind is EndpointKind.TAPE:
-            raise ValueError(f"url {self.url!r}: a file endpoint cannot be a tape")
+        if parts.scheme == "file":
+            if parts.hostname or self.kind is EndpointKind.TAPE:
+                raise ValueError(f"url {self.url!r}: write file:///path, and use it for a disk only")
+            return self
+        try:
+            Location.parse(self.url, parts.scheme)
+        except ConfigError as error:
+            raise ValueError(f"{error.message}; {error.hint}") from error
+        if self.checksum_timeout_seconds * 2 < self.stall_timeout_seconds:
+            raise ValueError("checksum_timeout_seconds is much shorter than stall_timeout_seconds")
         return self
+
+    @property
+    def place(self) -> str:
+        """The URL in a form that is equal for every way to write the same place."""
+        if self.scheme == "file":
+            return f"file://{normpath(urlsplit(self.url).path)}"
+        return str(Location.parse(self.url, self.scheme).canonical())
 
     @property
     def scheme(self) -> str:
@@ -166,7 +178,7 @@ class PolicyConfig(_Table):
 class EngineConfig(_Table):
     """`[engine]`: patience and limits of the daemon."""
 
-    lease_seconds: Seconds = 900.0
+    lease_seconds: Seconds = 3600.0
     first_retry_seconds: Seconds = 10.0
     longest_retry_seconds: Seconds = 1800.0
     rejections_before_quarantine: int = Field(default=3, ge=1, le=100)
@@ -189,9 +201,15 @@ class Config(_Table):
         names = [one.name for one in self.endpoint]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two endpoints have the name {min(twice)!r}")
-        urls = [one.url.rstrip("/") for one in self.endpoint]
-        if twice := {url for url in urls if urls.count(url) > 1}:
-            raise ValueError(f"two endpoints have the url {min(twice)!r}")
+        places = [one.place for one in self.endpoint]
+        if twice := {one.url for one in self.endpoint if places.count(one.place) > 1}:
+            raise ValueError(f"two endpoints are the same place, {min(twice)!r}: one copy would count as two")
+        longest = max((one.checksum_timeout_seconds for one in self.endpoint), default=0)
+        if self.engine.lease_seconds <= longest:
+            raise ValueError(
+                f"engine.lease_seconds must be more than every checksum_timeout_seconds ({longest:.0f}), "
+                "or another engine could take over work that is waiting for a checksum"
+            )
         tapes = [one for one in self.endpoint if one.kind is EndpointKind.TAPE]
         have = (len(tapes), len({one.site for one in tapes}), len(self.endpoint) - len(tapes))
         want = (self.policy.tapes, self.policy.tape_sites, self.policy.disks)

@@ -5,9 +5,21 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from mover.errors import CredentialError
-from proxyagent.client import ClientProxy, ProxyAgentError, obtain_proxy
+from proxyagent.client import ClientProxy, ProxyAgentError, harden_process, obtain_proxy
 
 _ANSWER_SECONDS = 60.0
+
+
+def protect_memory() -> None:
+    """Forbid core dumps of this process, and others of our uid to look into its memory: it will hold proxies.
+
+    Raises:
+        CredentialError: the kernel refused.
+    """
+    try:
+        harden_process(no_new_privileges=False)
+    except ProxyAgentError as error:
+        raise CredentialError(error.message, hint=error.hint) from error
 
 
 class AgentCredentials:

@@ -10,13 +10,13 @@ from stat import S_ISREG
 
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import free_dead_claims, replicas_of
-from mover.catalogue.runs import find_run, list_runs, record_run_event
+from mover.catalogue.runs import find_run, list_runs, record_safe
 from mover.config import Config
-from mover.errors import MoverError, RunError
+from mover.errors import CatalogueError, MoverError, RunError
 from mover.lane import Lane, Progress, Surroundings
 from mover.policy import ProvenReplica, assess
 from mover.ports import Clock, StorageEndpoint
-from mover.states import RunEvent, RunState
+from mover.states import RunState
 from mover.steps.close import close_run
 
 log = logging.getLogger("mover")
@@ -52,7 +52,7 @@ class Engine:
             MoverError: the catalogue cannot be opened or written; the engine has stopped.
         """
         threads = [threading.Thread(target=lane.run, name=lane.name) for lane in self._lanes]
-        database = Database(self._config.catalogue)
+        database = Database(self._config.catalogue, create=True)
         try:
             for thread in threads:
                 thread.start()
@@ -70,7 +70,7 @@ class Engine:
                 raise lane.failure
 
     def stop(self) -> None:
-        """Ask every lane to stop at the next safe moment; may be called from a signal handler."""
+        """Ask every lane to stop at the next safe moment; from any thread, but not from a signal handler."""
         self._stop.set()
         self._wake.set()
 
@@ -94,8 +94,13 @@ class Engine:
             log.info("run %d: end of run noticed, %s", run, outcome)
         except RunError as error:
             log.error("run %d: quarantined: %s (%s)", run, error.message, error.hint)
+        except CatalogueError:
+            raise
         except MoverError as error:
             log.warning("run %d: cannot be closed now: %s (%s)", run, error.message, error.hint)
+        except Exception:
+            # One run's odd files must not stop the others.
+            log.exception("run %d: cannot be closed", run)
 
     def _assess(self, database: Database, run: int) -> None:
         places = {endpoint.name: endpoint for endpoint in self._config.endpoint}
@@ -105,8 +110,7 @@ class Engine:
             if replica.endpoint in places
         ]
         assessment = assess(self._config.policy.policy(), proven)
-        if assessment.holds:
-            record_run_event(database, run, RunEvent.POLICY_HOLDS, now=self._clock.now(), found=str(assessment))
+        if assessment.holds and record_safe(database, run, now=self._clock.now(), found=str(assessment)):
             log.info("run %d: %s", run, assessment)
 
 

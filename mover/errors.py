@@ -43,9 +43,6 @@ class RunError(MoverError):
 
     exit_code = 4
 
-    #: Whether `mover run close --force` may override the finding.
-    overridable: ClassVar[bool] = False
-
 
 class RunDirectoryError(MoverError):
     """The directory that the DAQ writes to cannot be read; nothing is known of its runs."""
@@ -55,9 +52,7 @@ class RunDirectoryError(MoverError):
 
 
 class RunIncompleteError(RunError):
-    """A part is missing, cut short, or the run has no start or end."""
-
-    overridable = True
+    """A part is missing, cut short, or the run has no start or end; `mover run close --force` may override it."""
 
 
 class UnsafeNameError(RunError):
@@ -66,6 +61,10 @@ class UnsafeNameError(RunError):
 
 class RunChangedError(RunError):
     """The run's files are no longer those that were planned or already stored."""
+
+
+class LfnTakenError(RunError):
+    """Another run has a bundle of that LFN already."""
 
 
 class CatalogueError(MoverError):

@@ -86,27 +86,34 @@ class Lane:
             self._around.wake.set()
 
     def _work_next(self, database: Database) -> bool:
-        lease = timedelta(seconds=self._around.config.engine.lease_seconds)
+        engine = self._around.config.engine
+        lease = timedelta(seconds=engine.lease_seconds)
+        farthest = timedelta(seconds=2 * max(engine.longest_retry_seconds, self._place.archive_poll_seconds))
+        now = self._around.clock.now()
         claim = claim_next(
-            database, self.name, self._states, owner=this_process(), lease=lease, now=self._around.clock.now()
+            database, self.name, self._states, owner=this_process(), lease=lease, now=now, farthest=farthest
         )
         if claim is None:
             return False
         try:
-            self._step(database, claim)
+            self._try_step(database, claim)
         except (LeaseLostError, StoppedError) as error:
             log.info("run %d at %s: %s", claim.run, self.name, error.message)
-        except CatalogueError:
+        finally:
+            release_claim(database, claim)
+            self._around.wake.set()
+        return True
+
+    def _try_step(self, database: Database, claim: Claim) -> None:
+        try:
+            self._step(database, claim)
+        except (CatalogueError, StoppedError):
             raise
         except MoverError as error:
             self._schedule(database, claim, error)
         except Exception as error:
             log.exception("run %d at %s", claim.run, self.name)
             self._schedule(database, claim, UnexpectedError(error))
-        finally:
-            release_claim(database, claim)
-            self._around.wake.set()
-        return True
 
     def _step(self, database: Database, claim: Claim) -> None:
         replica, bundle = get_replica(database, claim.replica_id), bundle_of(database, claim.run)

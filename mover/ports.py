@@ -3,7 +3,7 @@
 Every adapter of a port passes the same conformance suite (tests/conformance).
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -23,6 +23,15 @@ class Capabilities:
     """Whether the server itself refuses to create a file under a name that exists."""
     rename_noreplace: bool
     """Whether the server itself refuses to rename onto a name that exists."""
+
+
+MayRemove = Callable[[], bool]
+"""Asked immediately before an adapter removes a file of its own: whether the name is still ours to act on."""
+
+
+def always() -> bool:
+    """A `MayRemove` for a name that nobody else works on."""
+    return True
 
 
 class StorageEndpoint(Protocol):
@@ -57,11 +66,11 @@ class StorageEndpoint(Protocol):
             FileMissingError: there is no such file.
         """
 
-    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Stream `chunks`, `size_bytes` in all, into a new file, creating its directories.
 
         Nothing is staged locally. If it fails for whatever reason, `chunks` raising included, what was written so far
-        is removed where the endpoint can still be reached, and the first error is raised.
+        is removed if `may_remove()` says so and the endpoint can still be reached, and the first error is raised.
 
         Raises:
             FileExistsAtEndpointError: something is stored under `path` already; it is left untouched.

@@ -30,6 +30,7 @@ class RunEvent(StrEnum):
     FORCED = "forced by a person"
     POLICY_HOLDS = "replica policy holds"
     FILES_REMOVED = "local files removed"
+    REPLICA_LOST = "replica lost"
 
 
 class ReplicaState(StrEnum):
@@ -77,6 +78,8 @@ RUN_TABLE: tuple[Row[RunState, RunEvent], ...] = (
     Row(RunState.QUARANTINED, RunEvent.INCOMPLETE, RunState.QUARANTINED, "the newer reason is recorded"),
     Row(RunState.PLANNED, RunEvent.POLICY_HOLDS, RunState.SAFE, "enough proven replicas at enough sites"),
     Row(RunState.SAFE, RunEvent.FILES_REMOVED, RunState.RELEASED, "after one more look at the storage itself"),
+    Row(RunState.PLANNED, RunEvent.FORCED, RunState.PLANNED, "planned anew, while nothing of it is stored anywhere"),
+    Row(RunState.SAFE, RunEvent.REPLICA_LOST, RunState.PLANNED, "until it is proven again"),
     Row(RunState.PLANNED, RunEvent.COMPLETE, None, "a run is planned once; other files need a person"),
     Row(RunState.PLANNED, RunEvent.FILES_REMOVED, None, "the local files are the only sure copy"),
     Row(RunState.QUARANTINED, RunEvent.POLICY_HOLDS, None, "a quarantined run has no replicas"),
@@ -93,6 +96,7 @@ REPLICA_TABLE: tuple[Row[ReplicaState, ReplicaEvent], ...] = (
     Row(ReplicaState.VERIFIED, ReplicaEvent.ON_TAPE, ReplicaState.ARCHIVED, "tape endpoints only; checked once more"),
     Row(ReplicaState.VERIFIED, ReplicaEvent.MISSING, ReplicaState.WANTED, "uploaded again"),
     Row(ReplicaState.VERIFIED, ReplicaEvent.GAVE_UP, ReplicaState.QUARANTINED, "the reason is recorded"),
+    Row(ReplicaState.ARCHIVED, ReplicaEvent.MISSING, ReplicaState.WANTED, "uploaded again, while the files are there"),
     Row(ReplicaState.QUARANTINED, ReplicaEvent.RETRIED, ReplicaState.WANTED, "verify and adopt: what is right stays"),
     Row(ReplicaState.WANTED, ReplicaEvent.CHECKED, None, "nothing was written that could be checked"),
     Row(ReplicaState.WANTED, ReplicaEvent.ON_TAPE, None, "bytes on tape that nobody verified prove nothing"),

@@ -4,7 +4,7 @@ import os
 from datetime import UTC, datetime
 
 from mover.config import Config, EndpointConfig
-from mover.credential import AgentCredentials
+from mover.credential import AgentCredentials, protect_memory
 from mover.model import EndpointKind
 from mover.ports import CredentialSource, StorageEndpoint
 from mover.storage.davs import DavsEndpoint
@@ -21,7 +21,12 @@ class SystemClock:
 
 
 def build_endpoints(config: Config) -> dict[str, StorageEndpoint]:
-    """An adapter for each configured endpoint, by name. Nothing is contacted yet."""
+    """An adapter for each configured endpoint, by name. Nothing is contacted yet.
+
+    Raises:
+        CredentialError: the kernel does not let this process keep proxies to itself.
+    """
+    protect_memory()
     # GSI in the XRootD and gfal2 libraries reads its trust anchors from here only.
     os.environ["X509_CERT_DIR"] = str(config.credential.ca_directory)
     credential = config.credential
@@ -41,6 +46,7 @@ def _build(place: EndpointConfig, config: Config, credentials: CredentialSource)
             ca_directory=config.credential.ca_directory,
             tape=tape,
             stall_timeout_seconds=place.stall_timeout_seconds,
+            checksum_timeout_seconds=place.checksum_timeout_seconds,
         )
     return RootEndpoint(
         name=place.name,
@@ -48,4 +54,5 @@ def _build(place: EndpointConfig, config: Config, credentials: CredentialSource)
         credentials=credentials,
         tape=tape,
         stall_timeout_seconds=place.stall_timeout_seconds,
+        checksum_timeout_seconds=place.checksum_timeout_seconds,
     )

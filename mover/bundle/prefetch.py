@@ -2,21 +2,25 @@
 
 import queue
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from types import TracebackType
 
 _AHEAD_CHUNKS = 3
 _LOOK_AT_STOP_SECONDS = 0.1
+_WAIT_SECONDS = 1.0
+_END_SECONDS = 10.0
 
 
 class Prefetch:
     """A context manager around `chunks`; iterate over it inside the block. Leaving the block ends the generator.
 
-    An error that `chunks` raises comes out of the iteration, in its place.
+    An error that `chunks` raises comes out of the iteration, in its place. While there is nothing to give, `waiting` is
+    called every second: it may raise to end the wait for a disk that does not answer.
     """
 
-    def __init__(self, chunks: Generator[bytes, None, None]) -> None:
+    def __init__(self, chunks: Generator[bytes, None, None], waiting: Callable[[], None] = lambda: None) -> None:
         self._chunks = chunks
+        self._waiting = waiting
         self._ahead: queue.Queue[bytes | BaseException | None] = queue.Queue(_AHEAD_CHUNKS)
         self._stop = threading.Event()
         self._producer = threading.Thread(target=self._produce, name="prefetch", daemon=True)
@@ -29,13 +33,21 @@ class Prefetch:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop.set()
-        self._producer.join()
+        # One that hangs in a read of a dead disk is left behind: it holds nothing but its chunk.
+        self._producer.join(_END_SECONDS)
 
     def __iter__(self) -> Iterator[bytes]:
-        while (item := self._ahead.get()) is not None:
+        while (item := self._next()) is not None:
             if isinstance(item, BaseException):
                 raise item
             yield item
+
+    def _next(self) -> bytes | BaseException | None:
+        while True:
+            try:
+                return self._ahead.get(timeout=_WAIT_SECONDS)
+            except queue.Empty:
+                self._waiting()
 
     def _produce(self) -> None:
         try:

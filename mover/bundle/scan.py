@@ -3,6 +3,7 @@
 Nothing found here is trusted: names, kinds of files and contents come from outside.
 """
 
+import errno
 import os
 import stat
 from collections.abc import Iterator
@@ -51,12 +52,15 @@ def open_part(directory: int, part: Part) -> int:
 
     Raises:
         RunChangedError: it is gone, is no plain file any more, or has another size or mtime.
+        RunDirectoryError: the system cannot open it at the moment.
     """
     try:
         # O_NONBLOCK: a FIFO put in its place must not hang us.
         descriptor = os.open(part.name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
     except OSError as error:
-        raise changed(part, f"cannot be opened: {error.strerror}") from error
+        if error.errno in {errno.ENOENT, errno.ELOOP, errno.ENOTDIR, errno.ENXIO}:
+            raise changed(part, f"cannot be opened: {error.strerror}") from error
+        raise unreadable(part, error) from error
     found = os.fstat(descriptor)
     if not stat.S_ISREG(found.st_mode) or (found.st_size, found.st_mtime_ns) != (part.size_bytes, part.mtime_ns):
         os.close(descriptor)
@@ -68,8 +72,31 @@ def changed(part: Part, how: str) -> RunChangedError:
     """The error for a part that is not what it was."""
     return RunChangedError(
         f"part {part.name} {how}",
-        hint="find out who changed it; restore the file, or close the run again if nothing of it is stored yet",
+        hint="find out who changed it and restore it; if nothing of the run is stored yet, close it anew with --force",
     )
+
+
+def unreadable(part: Part, error: OSError) -> RunDirectoryError:
+    """The error for a part that the system cannot read; nothing says that it is not the right one."""
+    return RunDirectoryError(
+        f"part {part.name} cannot be read: {error.strerror}",
+        hint="look at the disk and at the limits of this service; it is tried again",
+    )
+
+
+def list_run(directory: int, naming: RunNaming, run: int) -> tuple[list[Part], list[str]]:
+    """The parts of `run` in an open directory, in order, and a finding for each other file of its name.
+
+    Raises:
+        UnsafeNameError: a symlink, a device, a FIFO, a folder, or a name that must not be packaged.
+        RunDirectoryError: the directory cannot be listed.
+    """
+    try:
+        return _list_parts(directory, naming, run)
+    except OSError as error:
+        raise RunDirectoryError(
+            f"cannot list the run directory: {error.strerror}", hint="look at the disk that the DAQ writes to"
+        ) from error
 
 
 def scan(directory: Path, naming: RunNaming, run: int, *, date_format: bool, first_part: int = 0) -> ScannedRun:
@@ -81,7 +108,7 @@ def scan(directory: Path, naming: RunNaming, run: int, *, date_format: bool, fir
         RunDirectoryError: the directory cannot be read.
     """
     with open_directory(directory) as opened:
-        parts, findings = _list_parts(opened, naming, run)
+        parts, findings = list_run(opened, naming, run)
         if not parts:
             raise RunIncompleteError(
                 f"run {run} has no part in {directory}",
@@ -145,6 +172,8 @@ def _summarise(directory: int, parts: list[Part], run: int, findings: list[str])
                 summary.add(header)
         except DateFormatError as error:
             findings.append(f"part {part.name}: {error}")
+        except OSError as error:
+            raise unreadable(part, error) from error
         finally:
             os.close(descriptor)
     starts, ends = summary.events[START_OF_RUN], summary.events[END_OF_RUN]

@@ -13,7 +13,7 @@ from zlib_ng import zlib_ng
 
 from mover.bundle import tar
 from mover.bundle.plan import MANIFEST_NAME, BundlePlan, mtime_seconds, render_manifest, render_md5
-from mover.bundle.scan import changed, open_directory, open_part
+from mover.bundle.scan import changed, open_directory, open_part, unreadable
 from mover.errors import RunChangedError
 from mover.model import BundleDigest, MemberDigest, Part
 
@@ -123,7 +123,10 @@ def _read_part(directory: int, part: Part, chunk_bytes: int) -> Iterator[bytes]:
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
         left = part.size_bytes
         while left:
-            piece = os.read(descriptor, min(left, chunk_bytes))
+            try:
+                piece = os.read(descriptor, min(left, chunk_bytes))
+            except OSError as error:
+                raise unreadable(part, error) from error
             if not piece:
                 raise changed(part, "shrank while it was read")
             left -= len(piece)

@@ -2,6 +2,8 @@
 
 import hashlib
 import json
+import os
+import pwd
 import sqlite3
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,11 +16,12 @@ _GENESIS = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class CustodyRecord:
-    """One fact. `hash` covers it and the hash of the record before it."""
+    """One fact, and who recorded it (user@host). `hash` covers it and the hash of the record before it."""
 
     seq: int
     at: datetime
     run: int
+    by: str
     event: str
     facts: dict[str, object]
     hash: str
@@ -28,9 +31,10 @@ def append(connection: sqlite3.Connection, at: datetime, run: int, event: str, *
     """Add a record, in the transaction that changes the state it speaks of."""
     last = connection.execute("SELECT seq, hash FROM custody ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, _GENESIS)
-    record = (seq, at.isoformat(), run, event, json.dumps(facts, sort_keys=True, ensure_ascii=True, default=str))
+    text = json.dumps(facts, sort_keys=True, ensure_ascii=True, default=str)
+    record = (seq, at.isoformat(), run, _who(), event, text)
     connection.execute(
-        "INSERT INTO custody (seq, at, run, event, facts, hash) VALUES (?, ?, ?, ?, ?, ?)",
+        "INSERT INTO custody (seq, at, run, by, event, facts, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (*record, _hash(previous, record)),
     )
 
@@ -52,7 +56,7 @@ def verify(database: Database) -> int:
     previous, count = _GENESIS, 0
     for row in database.query("SELECT * FROM custody ORDER BY seq"):
         count += 1
-        record = (row["seq"], row["at"], row["run"], row["event"], row["facts"])
+        record = (row["seq"], row["at"], row["run"], row["by"], row["event"], row["facts"])
         if row["seq"] != count or row["hash"] != _hash(previous, record):
             raise CatalogueError(
                 f"custody record {row['seq']} does not follow from the one before it",
@@ -62,11 +66,19 @@ def verify(database: Database) -> int:
     return count
 
 
-def _hash(previous: str, record: tuple[int, str, int, str, str]) -> str:
+def _hash(previous: str, record: tuple[int, str, int, str, str, str]) -> str:
     text = json.dumps([previous, *record], ensure_ascii=True, separators=(",", ":"))
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
 def _record(row: sqlite3.Row) -> CustodyRecord:
     at = datetime.fromisoformat(row["at"])
-    return CustodyRecord(row["seq"], at, row["run"], row["event"], json.loads(row["facts"]), row["hash"])
+    return CustodyRecord(row["seq"], at, row["run"], row["by"], row["event"], json.loads(row["facts"]), row["hash"])
+
+
+def _who() -> str:
+    try:
+        user = pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        user = str(os.geteuid())
+    return f"{user}@{os.uname().nodename}"

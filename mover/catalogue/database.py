@@ -17,18 +17,20 @@ class Database:
     """One connection, for one thread. Any number of processes may have the same catalogue open.
 
     Args:
-        path: the file; it is made if its folder exists.
+        path: the file.
+        create: make it if it is not there; its folder must exist.
 
     Raises:
         CatalogueError: it cannot be opened, is damaged, or was written by a newer release.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, create: bool = False) -> None:
         self.path = path
         try:
             # Nothing but SQLite may ever open and close this file: closing it would drop the locks of all the
             # connections of this process (sqlite.org/howtocorrupt.html, section 2.2).
-            self._connection = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
+            uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
+            self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
             self._connection.row_factory = sqlite3.Row
             self._connection.execute("PRAGMA journal_mode = WAL")
             # A commit is on the disk when it returns: after a power cut no fact may be missing.
@@ -38,7 +40,7 @@ class Database:
         except sqlite3.Error as error:
             raise CatalogueError(
                 f"cannot open the catalogue {path}: {error}",
-                hint="check `catalogue` in the configuration, its folder's owner and the disk; a backup lies beside it",
+                hint="check `catalogue` in the configuration, its folder's owner and the disk; the engine makes it",
             ) from error
 
     def close(self) -> None:
@@ -57,7 +59,9 @@ class Database:
             try:
                 yield self._connection
             except BaseException:
-                self._connection.execute("ROLLBACK")
+                # A full disk has rolled back already.
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
                 raise
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -85,6 +89,11 @@ class Database:
             return
         with self.transaction() as connection:
             version = self._version()
+            if not version and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+                raise CatalogueError(
+                    f"{self.path} is a database of something else",
+                    hint="mend `catalogue` in the configuration, or move the file away",
+                )
             if version > latest:
                 raise CatalogueError(
                     f"the catalogue {self.path} has schema {version}, this release knows {latest}",

@@ -7,18 +7,22 @@ _STARTTIME_FIELD = 22  # proc(5), /proc/[pid]/stat
 
 
 def this_process() -> str:
-    """The name of this process: host, boot, pid, and start time in clock ticks, since pids are used again."""
-    return f"{os.uname().nodename}/{_boot_id()}/{os.getpid()}/{_start_time(os.getpid())}"
+    """The name of this process: host, boot, pid namespace, pid, and start time, since pids are used again."""
+    return "/".join([os.uname().nodename, _boot_id(), _namespace(), str(os.getpid()), str(_start_time(os.getpid()))])
 
 
 def is_dead(owner: str) -> bool:
     """Whether `owner` is known not to run any more; False also where that cannot be known (another machine)."""
-    host, boot, pid, started = owner.split("/")
+    host, boot, namespace, pid, started = owner.split("/")
     if host != os.uname().nodename:
         return False
     if boot != _boot_id():
         return True
-    return _start_time(int(pid)) != started
+    return namespace == _namespace() and _start_time(int(pid)) != started
+
+
+def _namespace() -> str:
+    return Path("/proc/self/ns/pid").readlink().name
 
 
 def _boot_id() -> str:
@@ -26,10 +30,13 @@ def _boot_id() -> str:
 
 
 def _start_time(pid: int) -> str | None:
+    """The process's start time in clock ticks; None if it does not run."""
     try:
         line = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except (FileNotFoundError, ProcessLookupError):
         return None
     # The second field, the program's name in parentheses, may itself have blanks and parentheses.
     after_name = line.rpartition(")")[2].split()
+    if after_name[0] in {"Z", "X"}:
+        return None
     return after_name[_STARTTIME_FIELD - 3]

@@ -68,17 +68,24 @@ def claim_next(
     owner: str,
     lease: timedelta,
     now: datetime,
+    farthest: timedelta = timedelta(days=3650),
 ) -> Claim | None:
-    """Claim the replica at `endpoint` that has been due longest, oldest run first; None if none is due."""
+    """Claim the replica at `endpoint` that has been due longest; None if none is due.
+
+    Args:
+        farthest: nothing is put off for longer than this, so that what is due later still was put off by a clock that
+            was wrong, and is due too.
+    """
     wanted = json.dumps([state.value for state in states])
     with database.transaction() as connection:
         row = connection.execute(
             "SELECT replica.id, bundle.run, coalesce(claim.fence, 0) AS fence FROM replica "
             "JOIN bundle ON bundle.id = replica.bundle_id LEFT JOIN claim ON claim.replica_id = replica.id "
             "WHERE replica.endpoint = ? AND replica.state IN (SELECT value FROM json_each(?)) "
-            "AND replica.next_attempt_at <= ? AND (claim.owner IS NULL OR claim.lease_until < ?) "
-            "ORDER BY bundle.run LIMIT 1",
-            (endpoint, wanted, now.isoformat(), now.isoformat()),
+            "AND (replica.next_attempt_at <= ? OR replica.next_attempt_at > ?) "
+            "AND (claim.owner IS NULL OR claim.lease_until < ?) "
+            "ORDER BY replica.next_attempt_at, bundle.run LIMIT 1",
+            (endpoint, wanted, now.isoformat(), (now + farthest).isoformat(), now.isoformat()),
         ).fetchone()
         if row is None:
             return None
@@ -143,7 +150,7 @@ def record_intent(database: Database, claim: Claim, path: str, *, now: datetime)
 
 
 def withdraw_intent(database: Database, claim: Claim, *, now: datetime) -> None:
-    """Take the intent back: the name was taken by somebody else, so what stands there is not ours.
+    """Take the intent back: nothing of ours is under that name, so what stands there now or later is not ours.
 
     Raises:
         LeaseLostError: somebody else has the claim now.
@@ -151,7 +158,7 @@ def withdraw_intent(database: Database, claim: Claim, *, now: datetime) -> None:
     with database.transaction() as connection:
         _guard(connection, claim)
         connection.execute("UPDATE replica SET intent_path = NULL WHERE id = ?", (claim.replica_id,))
-        custody.append(connection, now, claim.run, "upload not begun: name taken", endpoint=claim.endpoint)
+        custody.append(connection, now, claim.run, "upload intent withdrawn", endpoint=claim.endpoint)
 
 
 def record_event(
@@ -178,12 +185,14 @@ def record_event(
         row = _guard(connection, claim)
         subject = f"run {claim.run} at {claim.endpoint}"
         state = next_replica_state(ReplicaState(row["state"]), event, subject=subject)
-        rejected = event is ReplicaEvent.REJECTED
+        rejected = event in {ReplicaEvent.REJECTED, ReplicaEvent.MISSING}
+        # Once it is checked, the file is never ours to remove again, whatever becomes of it.
+        intent = None if event is ReplicaEvent.CHECKED else path or row["intent_path"]
         message, hint = (problem.message, problem.hint) if problem else (None, None)
         connection.execute(
             "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, failures = 0, problem = ?, hint = ?, "
-            "intent_path = coalesce(?, intent_path), rejections = rejections + ? WHERE id = ?",
-            (state.value, now.isoformat(), now.isoformat(), message, hint, path, rejected, claim.replica_id),
+            "intent_path = ?, rejections = rejections + ? WHERE id = ?",
+            (state.value, now.isoformat(), now.isoformat(), message, hint, intent, rejected, claim.replica_id),
         )
         if problem:
             facts["problem"] = problem.message
@@ -222,19 +231,40 @@ def postpone(database: Database, claim: Claim, *, until: datetime) -> None:
 def retry_replicas(database: Database, run: int, *, now: datetime) -> int:
     """Take up again, at once, what is quarantined or waits for its next attempt; return how many replicas that is."""
     retried = 0
+    at = now.isoformat()
     with database.transaction() as connection:
-        for row in connection.execute(_SELECT + "WHERE bundle.run = ? AND replica.problem NOTNULL", (run,)).fetchall():
+        for row in connection.execute(_SELECT + "WHERE bundle.run = ?", (run,)).fetchall():
             state = ReplicaState(row["state"])
             if state is ReplicaState.QUARANTINED:
                 state = next_replica_state(state, ReplicaEvent.RETRIED, subject=f"run {run} at {row['endpoint']}")
                 custody.append(connection, now, run, ReplicaEvent.RETRIED, endpoint=row["endpoint"])
+                connection.execute("UPDATE replica SET state = ?, since = ? WHERE id = ?", (state, at, row["id"]))
+            elif row["problem"] is None and row["next_attempt_at"] <= at:
+                continue
             connection.execute(
-                "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, rejections = 0, failures = 0, "
-                "problem = NULL, hint = NULL WHERE id = ?",
-                (state.value, now.isoformat(), now.isoformat(), row["id"]),
+                "UPDATE replica SET next_attempt_at = ?, rejections = 0, failures = 0, problem = NULL, hint = NULL "
+                "WHERE id = ?",
+                (at, row["id"]),
             )
             retried += 1
     return retried
+
+
+def record_lost(database: Database, replica: ReplicaRecord, *, now: datetime) -> None:
+    """A proven replica was found gone, by a person's look: it is wanted again, and the run is no longer safe.
+
+    Raises:
+        CatalogueError: the replica was not proven, or the run's files are released already.
+    """
+    subject = f"run {replica.run} at {replica.endpoint}"
+    state = next_replica_state(replica.state, ReplicaEvent.MISSING, subject=subject)
+    with database.transaction() as connection:
+        changed = connection.execute(
+            "UPDATE replica SET state = ?, since = ?, next_attempt_at = ? WHERE id = ? AND state = ?",
+            (state, now.isoformat(), now.isoformat(), replica.id, replica.state),
+        ).rowcount
+        if changed:
+            custody.append(connection, now, replica.run, ReplicaEvent.MISSING, endpoint=replica.endpoint)
 
 
 def _guard(connection: sqlite3.Connection, claim: Claim) -> sqlite3.Row:

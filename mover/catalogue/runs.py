@@ -9,7 +9,7 @@ from datetime import datetime
 from mover.bundle.plan import BundlePlan
 from mover.catalogue import custody
 from mover.catalogue.database import Database
-from mover.errors import CatalogueError, MoverError
+from mover.errors import CatalogueError, LfnTakenError, MoverError
 from mover.model import BundleDigest, MemberDigest
 from mover.states import ReplicaState, RunEvent, RunState, next_run_state
 
@@ -71,14 +71,15 @@ def record_planned(
     """Record a closed run, its bundle plan, and a wanted replica for each of `endpoints`, all at once.
 
     Raises:
-        CatalogueError: the run is planned already, or the LFN belongs to another run.
+        CatalogueError: the run is planned already.
+        LfnTakenError: the LFN belongs to another run.
     """
     event = RunEvent.FORCED if plan.findings else RunEvent.COMPLETE
     with database.transaction() as connection:
         state = next_run_state(_state(connection, plan.run), event, subject=f"run {plan.run}")
         taken = connection.execute("SELECT run FROM bundle WHERE lfn = ?", (plan.lfn,)).fetchone()
         if taken:
-            raise CatalogueError(
+            raise LfnTakenError(
                 f"the LFN {plan.lfn} belongs to run {taken['run']} already",
                 hint="mend `lfn` in `[bundle]`: it must differ for every run",
             )
@@ -91,16 +92,41 @@ def record_planned(
             "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at) VALUES (?, ?, ?, ?, ?)",
             [(inserted.lastrowid, name, ReplicaState.WANTED, now.isoformat(), now.isoformat()) for name in endpoints],
         )
-        custody.append(
-            connection,
-            now,
-            plan.run,
-            event,
-            lfn=plan.lfn,
-            size_bytes=plan.size_bytes,
-            parts=[part.name for part in plan.parts],
-            findings=plan.findings,
+        custody.append(connection, now, plan.run, event, **_plan_facts(plan))
+
+
+def record_replanned(database: Database, plan: BundlePlan, *, marker_ns: int | None, now: datetime) -> None:
+    """Replace the plan of a run of which nothing is stored: its files changed after it was closed.
+
+    Raises:
+        CatalogueError: something of it is stored or may be, or an engine works on it.
+    """
+    with database.transaction() as connection:
+        state = next_run_state(_state(connection, plan.run), RunEvent.FORCED, subject=f"run {plan.run}")
+        touched = connection.execute(
+            "SELECT replica.endpoint FROM replica JOIN bundle ON bundle.id = replica.bundle_id "
+            "LEFT JOIN claim ON claim.replica_id = replica.id WHERE bundle.run = ? "
+            "AND (replica.intent_path NOTNULL OR replica.state NOT IN (?, ?) OR claim.owner NOTNULL)",
+            (plan.run, ReplicaState.WANTED, ReplicaState.QUARANTINED),
+        ).fetchone()
+        if touched:
+            raise CatalogueError(
+                f"run {plan.run} cannot be planned anew: {touched['endpoint']} has something of it, or is at work",
+                hint="stop the engine and try again; if something is stored, give the new files another run number",
+            )
+        bundle = connection.execute("SELECT id FROM bundle WHERE run = ?", (plan.run,)).fetchone()["id"]
+        connection.execute("DELETE FROM member WHERE bundle_id = ?", (bundle,))
+        connection.execute(
+            "UPDATE bundle SET plan = ?, size_bytes = ?, adler32 = NULL, digested_at = NULL WHERE id = ?",
+            (plan.to_json(), plan.size_bytes, bundle),
         )
+        connection.execute(
+            "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, failures = 0, rejections = 0, "
+            "problem = NULL, hint = NULL WHERE bundle_id = ?",
+            (ReplicaState.WANTED, now.isoformat(), now.isoformat(), bundle),
+        )
+        _set_run(connection, plan.run, state, now, marker_ns)
+        custody.append(connection, now, plan.run, "planned anew", **_plan_facts(plan))
 
 
 def record_incomplete(
@@ -125,8 +151,30 @@ def record_problem(
     with database.transaction() as connection:
         _set_problem(connection, number, error)
         if marker_ns is not None:
-            connection.execute("UPDATE run SET marker_ns = ? WHERE number = ?", (marker_ns, number))
+            connection.execute("UPDATE run SET marker_ns = ? WHERE number = ?", (_text(marker_ns), number))
         custody.append(connection, now, number, "problem found", problem=error.message)
+
+
+def record_same_again(database: Database, number: int, *, marker_ns: int | None, now: datetime) -> None:
+    """Note that a closed run was closed again with the same files: what a person had to look at is mended."""
+    with database.transaction() as connection:
+        cleared = connection.execute(
+            "UPDATE run SET problem = NULL, hint = NULL WHERE number = ? AND problem NOTNULL", (number,)
+        ).rowcount
+        if marker_ns is not None:
+            connection.execute("UPDATE run SET marker_ns = ? WHERE number = ?", (_text(marker_ns), number))
+        if cleared:
+            custody.append(connection, now, number, "problem gone: closed again with the same files")
+
+
+def record_safe(database: Database, number: int, *, now: datetime, found: str) -> bool:
+    """Move a planned run to safe; False if somebody else did so before."""
+    with database.transaction() as connection:
+        state = _state(connection, number)
+        if state is not RunState.PLANNED:
+            return False
+        _move_run(connection, number, RunEvent.POLICY_HOLDS, now, found=found)
+        return True
 
 
 def record_run_event(database: Database, number: int, event: RunEvent, *, now: datetime, **facts: object) -> None:
@@ -136,11 +184,7 @@ def record_run_event(database: Database, number: int, event: RunEvent, *, now: d
         CatalogueError: the state table forbids it.
     """
     with database.transaction() as connection:
-        state = next_run_state(_state(connection, number), event, subject=f"run {number}")
-        connection.execute(
-            "UPDATE run SET state = ?, since = ? WHERE number = ?", (state.value, now.isoformat(), number)
-        )
-        custody.append(connection, now, number, event, **facts)
+        _move_run(connection, number, event, now, **facts)
 
 
 def note(database: Database, number: int, event: str, *, now: datetime, **facts: object) -> None:
@@ -180,9 +224,23 @@ def record_digest(database: Database, bundle: BundleRecord, digest: BundleDigest
                     for position, member in enumerate(digest.members)
                 ],
             )
-            custody.append(connection, now, bundle.plan.run, "digests computed", adler32=digest.adler32)
+            members = {member.name: dict(member.digests) for member in digest.members}
+            custody.append(
+                connection, now, bundle.plan.run, "digests computed", adler32=digest.adler32, members=members
+            )
     known = _digest(database, bundle.id, bundle.size_bytes)
     return known or digest
+
+
+def _move_run(connection: sqlite3.Connection, number: int, event: RunEvent, now: datetime, **facts: object) -> None:
+    state = next_run_state(_state(connection, number), event, subject=f"run {number}")
+    connection.execute("UPDATE run SET state = ?, since = ? WHERE number = ?", (state.value, now.isoformat(), number))
+    custody.append(connection, now, number, event, **facts)
+
+
+def _plan_facts(plan: BundlePlan) -> dict[str, object]:
+    parts = [part.name for part in plan.parts]
+    return {"lfn": plan.lfn, "size_bytes": plan.size_bytes, "parts": parts, "findings": plan.findings}
 
 
 def _run(row: sqlite3.Row) -> RunRecord:
@@ -191,7 +249,7 @@ def _run(row: sqlite3.Row) -> RunRecord:
         state=RunState(row["state"]),
         since=datetime.fromisoformat(row["since"]),
         closed_at=datetime.fromisoformat(row["closed_at"]),
-        marker_ns=row["marker_ns"],
+        marker_ns=None if row["marker_ns"] is None else int(row["marker_ns"]),
         problem=row["problem"],
         hint=row["hint"],
     )
@@ -226,8 +284,12 @@ def _set_run(
         "INSERT INTO run (number, state, since, closed_at, marker_ns) VALUES (?, ?, ?, ?, ?) "
         "ON CONFLICT (number) DO UPDATE SET state = excluded.state, since = excluded.since, "
         "closed_at = excluded.closed_at, marker_ns = excluded.marker_ns, problem = NULL, hint = NULL",
-        (number, state.value, at, at, marker_ns),
+        (number, state.value, at, at, _text(marker_ns)),
     )
+
+
+def _text(marker_ns: int | None) -> str | None:
+    return None if marker_ns is None else str(marker_ns)
 
 
 def _set_problem(connection: sqlite3.Connection, number: int, error: MoverError) -> None:

@@ -27,13 +27,13 @@ class Context:
         return load_config(self.config_path)
 
     @contextmanager
-    def catalogue(self) -> Iterator[Database]:
-        """The catalogue, open in the block.
+    def catalogue(self, *, create: bool = False) -> Iterator[Database]:
+        """The catalogue, open in the block; made first, if it is not there and `create` is given.
 
         Raises:
             CatalogueError: it cannot be opened.
         """
-        database = Database(self.config.catalogue)
+        database = Database(self.config.catalogue, create=create)
         try:
             yield database
         finally:

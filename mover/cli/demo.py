@@ -1,6 +1,7 @@
 """`mover demo`: a whole site on loopback, one run from its last byte to safe, and nothing left behind."""
 
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -25,7 +26,8 @@ from mover.errors import RunIncompleteError
 from mover.model import EndpointKind
 from mover.ports import StorageEndpoint
 from mover.sandbox.site import ControlRoom, Site
-from mover.steps.release import recheck, release_run
+from mover.steps.recheck import recheck
+from mover.steps.release import release_run
 from mover.wiring import SystemClock, build_endpoints
 
 _DEMO_RUN = 4742
@@ -59,8 +61,11 @@ def demo(
     """
     if more_files and not run_files:
         raise click.UsageError("name files after --run-files")
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        # As Ctrl-C does: end everything and clean up.
+        signal.signal(number, signal.default_int_handler)
     base = Path(tempfile.mkdtemp(prefix="mover-demo-"))
-    say = Console(stderr=True, highlight=False)
+    say = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
         say.print(f"a site on loopback in {base}: CA, dongle, agent, two tapes, a disk …")
         with Site(base) as site:
@@ -99,7 +104,7 @@ def _move_run(
     room: ControlRoom, config: Config, run: int, say: Console, *, deadline_seconds: float, release: bool
 ) -> None:
     endpoints = build_endpoints(config)
-    database = Database(config.catalogue)
+    database = Database(config.catalogue, create=True)
     try:
         with _engine(config, endpoints, say):
             room.daq.end_run(run)
@@ -180,8 +185,6 @@ the site stays up until Ctrl-C; talk to it with
   proxyagent --config {site.agent.config} status
   X509_CERT_DIR={site.ca.directory} proxyagent --config {site.agent.config} exec -- xrdfs {site.tape_ral.root_url}
 run files go to {room.run_directory}""",
-        soft_wrap=True,
-        markup=False,
     )
     try:
         while True:

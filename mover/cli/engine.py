@@ -2,12 +2,16 @@
 
 import logging
 import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import click
 
 from mover.cli.context import Context, pass_context
 from mover.engine import Engine
 from mover.wiring import SystemClock, build_endpoints
+
+_STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_LOOK_SECONDS = 0.5
 
 
 @click.command()
@@ -23,15 +27,19 @@ def engine(context: Context) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("mover").setLevel(logging.INFO)
     endpoints = build_endpoints(context.config)
+    # Taken by sigtimedwait below, whatever mask we were started with: a handler could interrupt the main thread
+    # while it holds a lock that `stop` needs. Threads inherit the mask.
+    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     daemon = Engine(context.config, endpoints, SystemClock())
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: daemon.stop())
     logging.getLogger("mover").info(
         "engine started: runs in %s, catalogue %s", context.config.runs.directory, context.config.catalogue
     )
-    try:
-        daemon.run()
-    finally:
-        for endpoint in endpoints.values():
-            endpoint.close()
+    with ThreadPoolExecutor(1, "engine") as pool:
+        running = pool.submit(daemon.run)
+        while not running.done():
+            if signal.sigtimedwait(_STOPPING, _LOOK_SECONDS):
+                daemon.stop()
+    for endpoint in endpoints.values():
+        endpoint.close()
+    running.result()
     logging.getLogger("mover").info("engine stopped")

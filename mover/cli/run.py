@@ -1,5 +1,7 @@
 """`mover run`: close, show, retry and release a run."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import click
@@ -10,11 +12,15 @@ from mover.catalogue.runs import bundle_of, get_run
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, size, table
 from mover.cli.waiting import wait_until_safe
+from mover.config import Config
+from mover.ports import StorageEndpoint
 from mover.steps.close import close_run
+from mover.steps.recheck import want_lost_again
 from mover.steps.release import release_run
 from mover.wiring import build_endpoints
 
-_RUN = click.argument("number", type=click.IntRange(min=0, max=2**31 - 1), metavar="RUN")
+_NUMBER = click.IntRange(min=0, max=2**31 - 1)
+_RUN = click.argument("number", type=_NUMBER, metavar="RUN")
 
 
 @click.group()
@@ -33,7 +39,7 @@ def close(context: Context, number: int, force: bool) -> None:
     Example:
       mover run close 4742
     """
-    with context.catalogue() as database:
+    with context.catalogue(create=True) as database:
         outcome = close_run(database, context.config, number, now=datetime.now(UTC), force=force)
     click.echo(f"run {number}: {outcome}")
 
@@ -69,8 +75,8 @@ def show(context: Context, number: int) -> None:
                 [(one.endpoint, one.state, moment(one.since), one.problem or "", one.hint or "") for one in replicas],
             )
         )
-    rows = [(moment(one.at), one.event, _facts(one.facts)) for one in story]
-    out.print(table(("when", "custody", "facts"), rows))
+    records = [(moment(one.at), one.by, one.event, _facts(one.facts)) for one in story]
+    out.print(table(("when", "by", "custody", "facts"), records))
 
 
 @run.command()
@@ -90,19 +96,26 @@ def wait(context: Context, number: int, deadline: float) -> None:
 
 
 @run.command()
-@_RUN
+@click.argument("numbers", type=_NUMBER, metavar="RUN…", nargs=-1, required=True)
+@click.option("--look", is_flag=True, help="Ask the storage too, and upload again what is lost there.")
 @pass_context
-def retry(context: Context, number: int) -> None:
+def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
     """Take up again, at once, what is quarantined or waits for its next attempt.
 
     \b
-    Example:
-      mover run retry 4742
+    Examples:
+      mover run retry 4742 4743
+      mover run retry 4742 --look
     """
-    with context.catalogue() as database:
-        get_run(database, number)
-        retried = retry_replicas(database, number, now=datetime.now(UTC))
-    click.echo(f"run {number}: {retried} replicas are taken up again")
+    with context.catalogue() as database, _endpoints(context.config if look else None) as endpoints:
+        for number in numbers:
+            get_run(database, number)
+            now = datetime.now(UTC)
+            retried = retry_replicas(database, number, now=now)
+            click.echo(f"run {number}: {retried} replicas are taken up again")
+            if look:
+                lost = want_lost_again(database, context.config, number, endpoints, now=now)
+                click.echo(f"run {number}: lost at {', '.join(lost)}" if lost else f"run {number}: nothing is lost")
 
 
 @run.command()
@@ -115,18 +128,27 @@ def release(context: Context, number: int) -> None:
     Example:
       mover run release 4742
     """
-    endpoints = build_endpoints(context.config)
-    try:
-        with context.catalogue() as database:
-            assessment = release_run(database, context.config, number, endpoints, now=datetime.now(UTC))
-    finally:
-        for endpoint in endpoints.values():
-            endpoint.close()
+    with context.catalogue() as database, _endpoints(context.config) as endpoints:
+        assessment = release_run(database, context.config, number, endpoints, now=datetime.now(UTC))
     click.echo(f"run {number}: {assessment}; the local files are removed")
 
 
+@contextmanager
+def _endpoints(config: Config | None) -> Iterator[dict[str, StorageEndpoint]]:
+    """The configured endpoints, closed afterwards; none without a configuration."""
+    endpoints = build_endpoints(config) if config else {}
+    try:
+        yield endpoints
+    finally:
+        for endpoint in endpoints.values():
+            endpoint.close()
+
+
 def _facts(facts: dict[str, object]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if value not in ([], None))
+    # The digests of members have a table of their own.
+    return ", ".join(
+        f"{name} {value}" for name, value in facts.items() if value not in ([], None) and name != "members"
+    )
 
 
 def _sha256(digests: dict[str, dict[str, str]], part: str) -> str:

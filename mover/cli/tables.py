@@ -6,14 +6,15 @@ from datetime import datetime
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 _KILO = 1000.0
 
 
 def console() -> Console:
     """Standard output; not cut to a width when it is not a terminal."""
-    out = Console(highlight=False)
-    return out if out.is_terminal else Console(highlight=False, width=200)
+    out = Console(highlight=False, markup=False)
+    return out if out.is_terminal else Console(highlight=False, markup=False, width=200)
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
@@ -22,13 +23,13 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
     for heading in headings:
         built.add_column(heading, overflow="fold")
     for row in rows:
-        built.add_row(*(printable(cell) for cell in row))
+        built.add_row(*(Text(printable(cell)) for cell in row))
     return built
 
 
 def printable(text: str) -> str:
-    """The text without control characters or markup that would act on the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text).replace("[", "\\[")
+    """The text without control characters that would act on the terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
 
 
 def size(size_bytes: int) -> str:

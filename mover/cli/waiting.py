@@ -5,7 +5,7 @@ import time
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import find_run
-from mover.errors import NotSafeError
+from mover.errors import NotSafeError, RunError
 from mover.states import ReplicaState, RunState
 
 _LOOK_SECONDS = 0.1
@@ -15,7 +15,8 @@ def wait_until_safe(database: Database, run: int, *, deadline_seconds: float) ->
     """Return when the catalogue says that the run is safe (or released).
 
     Raises:
-        NotSafeError: it needs a person, or is not safe when the deadline has passed; the message says why.
+        RunError: it is quarantined.
+        NotSafeError: a replica needs a person, or is not safe when the deadline has passed; the message says why.
     """
     deadline = time.monotonic() + deadline_seconds
     while not _is_safe(database, run):
@@ -32,14 +33,16 @@ def _is_safe(database: Database, run: int) -> bool:
     if record is None:
         return False
     if record.state is RunState.QUARANTINED:
-        raise NotSafeError(record.problem or f"run {run} is quarantined", hint=record.hint or "look at the run's files")
+        raise RunError(record.problem or f"run {run} is quarantined", hint=record.hint or "look at the run's files")
+    if record.state in {RunState.SAFE, RunState.RELEASED}:
+        return True
     for replica in replicas_of(database, run):
         if replica.state is ReplicaState.QUARANTINED:
             raise NotSafeError(
                 f"run {run} at {replica.endpoint} is quarantined: {replica.problem}",
                 hint=replica.hint or "look at the endpoint",
             )
-    return record.state in {RunState.SAFE, RunState.RELEASED}
+    return False
 
 
 def _waits_for(database: Database, run: int) -> str:

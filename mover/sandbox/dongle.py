@@ -79,7 +79,8 @@ class Dongle:
 
     def _set_up(self, authority: CertificateAuthority, common_name: str) -> x509.Certificate:
         config = self.directory / "init.toml"
-        config.write_text(f'[agent]\nsocket = "{self.directory}/unused"\n{self.config()}')
+        # `init` opens no socket; one below our directory might be longer than a socket's path may be.
+        config.write_text(f'[agent]\nsocket = "/nonexistent"\n{self.config()}')
         init = [sys.executable, "-P", "-m", "proxyagent", "--config", str(config), "init", "--label", _LABEL]
         request = x509.load_pem_x509_csr(self._run(init, f"{self._pin}\n").encode())
         public_key = request.public_key()

@@ -28,4 +28,5 @@ def compile_plugin(name: str, directory: Path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
     if done.returncode != 0:
         raise SandboxError(f"cannot compile {name}.cc:\n{done.stderr}", hint="apt install libxrootd-dev g++")
+    unfinished.chmod(0o755)  # the server is another user, whatever the umask
     unfinished.replace(target)

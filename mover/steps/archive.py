@@ -14,6 +14,7 @@ def archive(work: Work, *, poll: timedelta) -> None:
     'On tape' counts only with equal size and checksum: tape systems do not check against ours.
 
     Raises:
+        VerificationError: the file is gone.
         ForeignFileError: the stored file changed after it was verified.
         StorageError: the endpoint failed.
     """
@@ -24,7 +25,10 @@ def archive(work: Work, *, poll: timedelta) -> None:
         stored = None
     if stored is None:
         record_event(work.database, work.claim, ReplicaEvent.MISSING, now=work.clock.now())
-        return
+        raise VerificationError(
+            f"{work.endpoint.url(work.lfn)} is gone although it was verified",
+            hint="it is uploaded again; if this repeats, ask the site who removes files",
+        )
     if not on_tape:
         postpone(work.database, work.claim, until=work.clock.now() + poll)
         return

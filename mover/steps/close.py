@@ -3,8 +3,8 @@
 from datetime import datetime
 from enum import StrEnum
 
-from mover.bundle.plan import BundlePlan, plan_bundle
-from mover.bundle.scan import ScannedRun, scan
+from mover.bundle.plan import plan_bundle
+from mover.bundle.scan import ScannedRun, list_run, open_directory, scan
 from mover.catalogue.database import Database
 from mover.catalogue.runs import (
     bundle_of,
@@ -12,9 +12,11 @@ from mover.catalogue.runs import (
     record_incomplete,
     record_planned,
     record_problem,
+    record_replanned,
+    record_same_again,
 )
 from mover.config import Config
-from mover.errors import RunChangedError, RunError
+from mover.errors import RunChangedError, RunError, UnsafeNameError
 from mover.states import RunState
 
 
@@ -38,16 +40,29 @@ def close_run(
 
     Args:
         marker_ns: the mtime of the marker that says so, or None for a command.
-        force: take it although it is not complete; the findings go into the manifest.
+        force: take it although it is not complete (the findings go into the manifest), or plan it anew although it was
+            closed before, if nothing of it is stored.
 
     Raises:
         RunError: it is not complete or has an unsafe file (then it is quarantined), or it was closed before with other
             files (then the first closing stands, and the problem is recorded).
         RunDirectoryError: the run directory cannot be read; nothing is recorded.
+        CatalogueError: `force` is to plan a closed run anew, but something of it is stored.
     """
     known = find_run(database, run)
-    if known is not None and known.state is not RunState.QUARANTINED:
-        return _close_again(database, config, run, marker_ns=marker_ns, now=now)
+    closed = known is not None and known.state is not RunState.QUARANTINED
+    if closed and _is_same(database, config, run):
+        record_same_again(database, run, marker_ns=marker_ns, now=now)
+        return Closed.ALREADY
+    replan = force and known is not None and known.state is RunState.PLANNED
+    if closed and not replan:
+        problem = RunChangedError(
+            f"run {run} ended a second time, with other files",
+            hint="the first bundle stands and nothing of it is changed; give the new files another run number, "
+            "or restore the old ones and close it again; --force plans it anew if nothing is stored yet",
+        )
+        record_problem(database, run, problem, marker_ns=marker_ns, now=now)
+        raise problem
     try:
         plan = plan_bundle(
             _scan(config, run),
@@ -56,11 +71,15 @@ def close_run(
             digests=config.bundle.digests,
             force=force,
         )
+        if replan:
+            record_replanned(database, plan, marker_ns=marker_ns, now=now)
+        else:
+            endpoints = [endpoint.name for endpoint in config.endpoint]
+            record_planned(database, plan, marker_ns=marker_ns, endpoints=endpoints, now=now)
     except RunError as error:
-        record_incomplete(database, run, error, marker_ns=marker_ns, now=now)
+        if not closed:
+            record_incomplete(database, run, error, marker_ns=marker_ns, now=now)
         raise
-    endpoints = [endpoint.name for endpoint in config.endpoint]
-    record_planned(database, plan, marker_ns=marker_ns, endpoints=endpoints, now=now)
     return Closed.PLANNED
 
 
@@ -69,21 +88,12 @@ def _scan(config: Config, run: int) -> ScannedRun:
     return scan(runs.directory, runs.naming(), run, date_format=runs.format == "date", first_part=runs.first_part)
 
 
-def _close_again(database: Database, config: Config, run: int, *, marker_ns: int | None, now: datetime) -> Closed:
+def _is_same(database: Database, config: Config, run: int) -> bool:
+    """Whether the files in the run directory are those of the plan; nothing is read of them."""
     bundle = bundle_of(database, run)
     try:
-        if bundle is None or _scan(config, run).parts != bundle.plan.parts:
-            raise _other_files(run, bundle.plan if bundle else None)
-    except RunError as error:
-        problem = error if isinstance(error, RunChangedError) else _other_files(run, None, str(error))
-        record_problem(database, run, problem, marker_ns=marker_ns, now=now)
-        raise problem from error
-    return Closed.ALREADY
-
-
-def _other_files(run: int, plan: BundlePlan | None, why: str = "") -> RunChangedError:
-    planned = f" (closed with {len(plan.parts)} parts)" if plan else f" ({why})" if why else ""
-    return RunChangedError(
-        f"run {run} ended a second time, with other files{planned}",
-        hint="the first bundle stands and nothing of it is changed; give the new files another run number",
-    )
+        with open_directory(config.runs.directory) as directory:
+            parts, _ = list_run(directory, config.runs.naming(), run)
+    except UnsafeNameError:
+        return False
+    return bundle is not None and tuple(parts) == bundle.plan.parts

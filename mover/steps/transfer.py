@@ -4,7 +4,13 @@ from mover.bundle.prefetch import Prefetch
 from mover.bundle.stream import BundleReader, check_same
 from mover.catalogue.replicas import record_event, record_intent, withdraw_intent
 from mover.catalogue.runs import record_digest
-from mover.errors import FileExistsAtEndpointError, ForeignFileError, RunChangedError, VerificationError
+from mover.errors import (
+    FileExistsAtEndpointError,
+    ForeignFileError,
+    RunChangedError,
+    StorageError,
+    VerificationError,
+)
 from mover.model import StoredFile
 from mover.naming import temporary_path
 from mover.states import ReplicaEvent
@@ -32,17 +38,22 @@ def transfer(work: Work) -> None:
     # 3
     reader = BundleReader(work.bundle.plan, work.run_directory, expected=work.bundle.digest)
     try:
-        with Prefetch(reader.chunks()) as chunks:
-            work.endpoint.upload(path, work.watched(chunks), work.bundle.size_bytes)
+        with Prefetch(reader.chunks(), work.waiting) as chunks:
+            size_bytes = work.bundle.size_bytes
+            work.endpoint.upload(path, work.watched(chunks), size_bytes, may_remove=work.may_remove)
     except FileExistsAtEndpointError:
         withdraw_intent(work.database, work.claim, now=work.clock.now())
+        raise
+    except (StorageError, RunChangedError):
+        _withdraw_if_absent(work, path)
         raise
     # 4
     digest = record_digest(work.database, work.bundle, reader.digest, now=work.clock.now())
     try:
         check_same(digest, reader.digest, work.lfn)
     except RunChangedError:
-        work.endpoint.remove(path)
+        work.remove(path)
+        _withdraw_if_absent(work, path)
         raise
     # 5
     record_event(
@@ -80,8 +91,19 @@ def _adopt(work: Work) -> bool:
                 f"{work.endpoint.url(path)} is taken by another file of {stored.size_bytes} bytes",
                 hint="find out whose it is; when it is gone, `mover run retry` takes the run up again",
             )
-        work.endpoint.remove(path)
+        work.remove(path)
     return False
+
+
+def _withdraw_if_absent(work: Work, path: str) -> None:
+    """Take the intent back after a failure that left nothing: what stands there later is not ours."""
+    try:
+        absent = work.endpoint.stat(path) is None
+    except StorageError:
+        # Nobody knows; the next attempt looks.
+        return
+    if absent:
+        withdraw_intent(work.database, work.claim, now=work.clock.now())
 
 
 def _is_right(work: Work, stored: StoredFile) -> bool:

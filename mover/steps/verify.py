@@ -14,7 +14,7 @@ def verify(work: Work) -> None:
     own wrong file. 3. Rename on disk, and look again. 4. Commit.
 
     Raises:
-        VerificationError: the file was wrong, and is removed.
+        VerificationError: the file was wrong, and is removed; or it is gone.
         ForeignFileError: the final name is taken by a file that is not ours.
         StorageError: the endpoint failed.
     """
@@ -25,7 +25,10 @@ def verify(work: Work) -> None:
         stored = work.endpoint.stat(work.lfn)
     if stored is None:
         record_event(work.database, work.claim, ReplicaEvent.MISSING, now=work.clock.now(), path=written)
-        return
+        raise VerificationError(
+            f"{work.endpoint.url(written)} is gone although it was uploaded",
+            hint="it is uploaded again; if this repeats, ask the site who removes files",
+        )
     # 2
     _compare(work, stored, written)
     # 3
@@ -37,7 +40,6 @@ def verify(work: Work) -> None:
         work.claim,
         ReplicaEvent.CHECKED,
         now=work.clock.now(),
-        path=work.lfn,
         url=work.endpoint.url(work.lfn),
         size_bytes=work.bundle.size_bytes,
         adler32=work.digest().adler32,
@@ -50,7 +52,7 @@ def _compare(work: Work, stored: StoredFile, written: str) -> None:
     except VerificationError as error:
         if stored.path != written:
             raise _foreign(work) from error
-        work.endpoint.remove(stored.path)
+        work.remove(stored.path)
         record_event(work.database, work.claim, ReplicaEvent.REJECTED, now=work.clock.now(), found=error.message)
         raise
 
@@ -61,7 +63,7 @@ def _rename(work: Work, temporary: str) -> None:
     except FileExistsAtEndpointError:
         # Another attempt of ours may have come this far before; then the bytes are right.
         _check_final(work)
-        work.endpoint.remove(temporary)
+        work.remove(temporary)
     else:
         _check_final(work)
 

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from mover.bundle.stream import BundleReader, read_through
 from mover.catalogue.database import Database
-from mover.catalogue.replicas import Claim, ReplicaRecord
+from mover.catalogue.replicas import Claim, ReplicaRecord, renew_claim
 from mover.catalogue.runs import BundleRecord, record_digest
-from mover.errors import VerificationError
+from mover.errors import LeaseLostError, VerificationError
 from mover.model import BundleDigest, ChecksumKind, StoredFile
 from mover.ports import Clock, StorageEndpoint
 
@@ -29,10 +29,39 @@ class Work:
     clock: Clock
     alive: Callable[[int], None]
 
+    def renew(self) -> None:
+        """Extend the lease, before something that cannot be undone or may take long.
+
+        Raises:
+            LeaseLostError: another engine works on this replica now; its files are no longer ours to remove.
+        """
+        renew_claim(self.database, self.claim, now=self.clock.now())
+
+    def may_remove(self) -> bool:
+        """Whether the claim still holds; it does for a whole lease from here on."""
+        try:
+            self.renew()
+        except LeaseLostError:
+            return False
+        return True
+
+    def remove(self, path: str) -> None:
+        """Remove a file of ours at the endpoint.
+
+        Raises:
+            LeaseLostError: another engine works on this replica now.
+        """
+        self.renew()
+        self.endpoint.remove(path)
+
     @property
     def lfn(self) -> str:
         """The bundle's final name."""
         return self.bundle.plan.lfn
+
+    def waiting(self) -> None:
+        """Called while the local disk gives nothing: `alive`, without progress."""
+        self.alive(0)
 
     def watched(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
         """The chunks, with `alive` called for each."""

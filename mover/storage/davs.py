@@ -8,12 +8,13 @@ import pycurl
 
 from mover.errors import StorageError
 from mover.model import ChecksumKind
-from mover.ports import CredentialSource
+from mover.ports import CredentialSource, MayRemove, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.curlerrors import answer_error, curl_error
 from mover.storage.gfal import GfalEndpoint
 from mover.storage.pieces import pieces, primed
 
+_SLOWEST_BYTES_PER_SECOND = 10_000
 _PIECE_BYTES = 4 << 20
 _BUFFER_BYTES = 2 << 20  # curl's largest
 _MOST_REDIRECTS = 5
@@ -53,13 +54,13 @@ class DavsEndpoint(GfalEndpoint):
         )
         self._ca_directory = ca_directory
 
-    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Stream `chunks` into a new file, after a look that there is none."""
         stream = primed(pieces(chunks, size_bytes, _PIECE_BYTES))
         self.refuse_existing(path)
         self.make_parent(path)
         put = _Put(self._location.url(path, scheme="https"), stream, size_bytes)
-        with removed_on_failure(self.remove, path, ours=lambda: put.begun):
+        with removed_on_failure(self.remove, path, ours=lambda: put.begun, may_remove=may_remove):
             put.perform(self._curl)
 
     def _curl(self) -> pycurl.Curl:
@@ -74,7 +75,7 @@ class DavsEndpoint(GfalEndpoint):
         curl.setopt(pycurl.PROXY, "")
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.CONNECTTIMEOUT, self._stall_seconds)
-        curl.setopt(pycurl.LOW_SPEED_LIMIT, 1)
+        curl.setopt(pycurl.LOW_SPEED_LIMIT, _SLOWEST_BYTES_PER_SECOND)
         curl.setopt(pycurl.LOW_SPEED_TIME, self._stall_seconds)
         # A server that never says '100 Continue' gets the body after half of the patience that it has.
         curl.setopt(pycurl.EXPECT_100_TIMEOUT_MS, 500 * self._stall_seconds)

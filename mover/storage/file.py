@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from mover.errors import ConfigError, FileMissingError, ForeignFileError, StorageError, UnsafeNameError
 from mover.model import ChecksumKind, StoredFile, check_name, check_path
-from mover.ports import Capabilities
+from mover.ports import Capabilities, MayRemove, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.mounted import directory, rename_noreplace, storage_errors
 from mover.storage.pieces import pieces
@@ -84,13 +84,13 @@ class FileEndpoint:
                 blocks = iter(lambda: file.read(_PIECE_BYTES), b"")
                 return _adler32(blocks) if kind is ChecksumKind.ADLER32 else _md5(blocks)
 
-    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Write a new file, exclusively, and flush it and its directory to the disk."""
         stream = pieces(chunks, size_bytes, _PIECE_BYTES)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         with self._parent(path, create=True) as (parent, name):
             target = os.open(name, flags, 0o644, dir_fd=parent)
-        with removed_on_failure(self.remove, path, ours=lambda: True):
+        with removed_on_failure(self.remove, path, ours=lambda: True, may_remove=may_remove):
             with os.fdopen(target, "wb", buffering=0) as file:
                 # Only the writing is ours: an OSError of the producer goes through as it is.
                 for piece in stream:

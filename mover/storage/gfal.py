@@ -1,6 +1,7 @@
 """What root:// and davs:// have in common: every call but the upload, through gfal2. Only this module imports it."""
 
 import re
+import signal
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator
@@ -10,11 +11,11 @@ from typing import Any, ClassVar, TypeVar
 import gfal2
 
 from mover.errors import FileExistsAtEndpointError, FileMissingError, ForeignFileError, StorageError, UnsafeNameError
+from mover.location import Location
 from mover.model import ChecksumKind, StoredFile, check_name
 from mover.ports import Capabilities, CredentialSource
 from mover.storage.credential import NamedCredential, NamedProxy
 from mover.storage.gfalerrors import printable, storage_error
-from mover.storage.location import Location
 from mover.storage.xrdcl import limit_waiting
 
 _Answer = TypeVar("_Answer")
@@ -177,7 +178,12 @@ class GfalEndpoint(ABC):
 
     def _new_context(self, proxy_path: str) -> Any:
         limit_waiting()
-        context = gfal2.creat_context()
+        # It blocks all signals in the thread that makes a context (and in every process that this thread starts).
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+        try:
+            context = gfal2.creat_context()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         context.set_opt_integer("CORE", "NAMESPACE_TIMEOUT", self._stall_seconds)
         context.set_opt_integer("CORE", "CHECKSUM_TIMEOUT", self._checksum_seconds)
         context.set_opt_integer("HTTP PLUGIN", "OPERATION_TIMEOUT", self._stall_seconds)

@@ -15,7 +15,7 @@ from mover.errors import (
     StorageError,
 )
 from mover.model import ChecksumKind, StoredFile, check_path
-from mover.ports import Capabilities
+from mover.ports import Capabilities, MayRemove, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.pieces import pieces
 
@@ -95,14 +95,14 @@ class MemoryEndpoint:
             return f"{zlib.adler32(data):08x}"
         return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
-    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Store `chunks` under `path`."""
         fault = self._take_fault("upload")
         if self._look(path) is not None:
             raise self._exists(path)
         self._check_parents(path)
         stored = self._files[path] = _Stored(bytearray(), datetime.now(UTC))
-        with removed_on_failure(self._files.__delitem__, path, ours=lambda: True):
+        with removed_on_failure(self._files.__delitem__, path, ours=lambda: True, may_remove=may_remove):
             for piece in pieces(chunks, size_bytes, _PIECE_BYTES):
                 if fault:
                     stored.data += piece[: len(piece) // 2]

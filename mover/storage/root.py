@@ -17,6 +17,7 @@ from mover.errors import (
     ForeignFileError,
     StorageError,
 )
+from mover.ports import MayRemove, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.gfal import GfalEndpoint
 from mover.storage.gfalerrors import printable
@@ -61,11 +62,14 @@ class RootEndpoint(GfalEndpoint):
     scheme: ClassVar[str] = "root"
     exclusive_create: ClassVar[bool] = True
 
-    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Stream `chunks` into a new file that the server creates exclusively, with its directories."""
         stream = primed(pieces(chunks, size_bytes, _PIECE_BYTES))
         created = False
-        with removed_on_failure(self.remove, path, ours=lambda: created), self._create(path) as file:
+        with (
+            removed_on_failure(self.remove, path, ours=lambda: created, may_remove=may_remove),
+            self._create(path) as file,
+        ):
             created = True
             _Writer(file, self.url(path), self._stall_seconds).write(stream)
 

@@ -12,9 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 
 #: Who may import what of ours, by the longest matching prefix. Everybody may import from their own package.
-PURE = {"mover.errors", "mover.model", "mover.states", "mover.naming", "mover.policy"}
+PURE = {"mover.errors", "mover.location", "mover.model", "mover.states", "mover.naming", "mover.policy"}
 ALLOWED: dict[str, set[str]] = {
     "mover.errors": set(),
+    "mover.location": PURE,
     "mover.model": PURE,
     "mover.states": PURE,
     "mover.naming": PURE,

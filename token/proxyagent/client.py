@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from proxyagent.chain import certificates_from_pem, check_links, grid_name, not_after, proxy_pem
 from proxyagent.errors import AgentUnreachableError, ProxyAgentError, RequestError
+from proxyagent.hardening import harden_process
 from proxyagent.memfd import sealed_memfd
 from proxyagent.messages import (
     AgentStatus,
@@ -32,7 +33,15 @@ from proxyagent.pin import Secret
 from proxyagent.protocol import Channel, Message, PeerClosedError, success_or_raise
 from proxyagent.request import make_request, new_key
 
-__all__ = ["AgentStatus", "ClientProxy", "ProxyAgentError", "agent_status", "obtain_proxy", "unlock_agent"]
+__all__ = [
+    "AgentStatus",
+    "ClientProxy",
+    "ProxyAgentError",
+    "agent_status",
+    "harden_process",
+    "obtain_proxy",
+    "unlock_agent",
+]
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ CREATE TABLE run (
     state       TEXT NOT NULL,
     since       TEXT NOT NULL,
     closed_at   TEXT NOT NULL,
-    marker_ns   INTEGER,             -- mtime of the marker that closed it; NULL when closed by command
+    marker_ns   TEXT,                -- mtime of the marker last seen, in ns (may be beyond 64 bits); NULL: none
     problem     TEXT,                -- what needs a person, and what to do
     hint        TEXT
 ) STRICT;
@@ -59,6 +59,7 @@ CREATE TABLE custody (
     seq         INTEGER PRIMARY KEY,
     at          TEXT NOT NULL,
     run         INTEGER NOT NULL,
+    by          TEXT NOT NULL,       -- user@host
     event       TEXT NOT NULL,
     facts       TEXT NOT NULL,       -- JSON object
     hash        TEXT NOT NULL        -- sha256 over the record and the hash before it

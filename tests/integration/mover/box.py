@@ -67,7 +67,7 @@ class Box:
     @contextmanager
     def catalogue(self) -> Iterator[Database]:
         """The catalogue, open in the block."""
-        database = Database(self.room.catalogue_path)
+        database = Database(self.room.catalogue_path, create=True)
         try:
             yield database
         finally:

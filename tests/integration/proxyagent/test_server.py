@@ -36,12 +36,17 @@ BODIES = st.binary(max_size=300) | st.fixed_dictionaries(
 ).map(lambda message: json.dumps(message).encode())
 
 CLIENT = """
+import os
 import sys
 from pathlib import Path
 from proxyagent.client import agent_status, obtain_proxy, unlock_agent
 from proxyagent.errors import ProxyAgentError
 from proxyagent.pin import Secret
-path = Path(sys.argv[1])
+path, nobody = Path(sys.argv[1]), int(sys.argv[2])
+# Only now: the checkout may be in a home that nobody else may look into.
+os.setgroups([])
+os.setresgid(nobody, nobody, nobody)
+os.setresuid(nobody, nobody, nobody)
 calls = [
     lambda: obtain_proxy(path, "mover", 60, timeout_seconds=20),
     lambda: agent_status(path, timeout_seconds=20),
@@ -59,9 +64,8 @@ for call in calls:
 def as_nobody(agent: Agent) -> list[str]:
     """What obtain_proxy, agent_status and unlock_agent answer another user."""
     agent.directory.chmod(0o711)
-    who = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
     done = subprocess.run(
-        [*who, sys.executable, "-P", "-B", "-c", CLIENT, str(agent.socket)],
+        [sys.executable, "-P", "-B", "-c", CLIENT, str(agent.socket), str(NOBODY)],
         capture_output=True,
         check=True,
         timeout=SECONDS,

@@ -26,7 +26,7 @@ from mover.catalogue.replicas import (
     retry_replicas,
 )
 from mover.catalogue.runs import bundle_of, find_run, record_digest, record_planned, record_run_event
-from mover.errors import CatalogueError, EndpointUnavailableError, ForeignFileError, LeaseLostError
+from mover.errors import CatalogueError, EndpointUnavailableError, ForeignFileError, LeaseLostError, LfnTakenError
 from mover.model import BundleDigest, MemberDigest, Part
 from mover.states import ReplicaEvent, ReplicaState, RunEvent, RunState
 
@@ -42,13 +42,13 @@ def _plan(run: int = 7) -> BundlePlan:
 @pytest.fixture
 def catalogue(tmp_path: Path) -> Database:
     """A catalogue with run 7 wanted at two endpoints."""
-    opened = Database(tmp_path / "catalogue.sqlite")
+    opened = Database(tmp_path / "catalogue.sqlite", create=True)
     record_planned(opened, _plan(), marker_ns=1, endpoints=["tape", "disk"], now=NOW)
     return opened
 
 
 def _claim(catalogue: Database, *, who: str = "a", now: datetime = NOW) -> Claim | None:
-    return claim_next(catalogue, "tape", WANTED, owner=f"elsewhere/boot/1/{who}", lease=LEASE, now=now)
+    return claim_next(catalogue, "tape", WANTED, owner=f"elsewhere/boot/pid:[1]/1/{who}", lease=LEASE, now=now)
 
 
 def _must_claim(catalogue: Database, *, who: str = "a", now: datetime = NOW) -> Claim:
@@ -72,7 +72,7 @@ def test_a_planned_run_is_there_with_its_bundle_and_wanted_replicas(catalogue: D
 
 def test_an_lfn_belongs_to_one_run(catalogue: Database) -> None:
     other = BundlePlan("MICE", 8, "a/7.tar", (Part(0, "8.000", 3, 10**18),), ("sha256",), None, ())
-    with pytest.raises(CatalogueError, match="belongs to run 7"):
+    with pytest.raises(LfnTakenError, match="belongs to run 7"):
         record_planned(catalogue, other, marker_ns=None, endpoints=[], now=NOW)
     assert find_run(catalogue, 8) is None
 
@@ -130,8 +130,12 @@ def test_claims_of_a_dead_process_are_freed_and_of_a_live_one_not(catalogue: Dat
 
 def test_an_owner_of_an_earlier_boot_is_dead_and_of_another_host_unknown() -> None:
     host = os.uname().nodename
-    assert owner.is_dead(f"{host}/some-other-boot/1/1")
-    assert not owner.is_dead("another-host/some-other-boot/1/1")
+    assert owner.is_dead(f"{host}/some-other-boot/pid:[1]/1/1")
+    assert not owner.is_dead("another-host/some-other-boot/pid:[1]/1/1")
+    # A container on the same host: its pids are not ours to look up.
+    _, boot, _, pid, started = owner.this_process().split("/")
+    assert not owner.is_dead(f"{host}/{boot}/pid:[1]/{pid}/0{started}")
+    assert owner.is_dead(f"{host}/{boot}/{owner.this_process().split('/')[2]}/{pid}/0{started}")
     assert not owner.is_dead(owner.this_process())
 
 
@@ -197,17 +201,22 @@ def test_a_transaction_that_fails_leaves_nothing(catalogue: Database) -> None:
 
 def test_a_newer_schema_is_refused_and_a_file_that_is_no_catalogue_too(tmp_path: Path) -> None:
     path = tmp_path / "newer.sqlite"
-    Database(path).close()
+    Database(path, create=True).close()
     raw = sqlite3.connect(path)
     raw.execute("PRAGMA user_version = 99")
     raw.close()
     with pytest.raises(CatalogueError, match="schema 99"):
         Database(path)
+    raw = sqlite3.connect(tmp_path / "other.sqlite")
+    raw.execute("CREATE TABLE theirs (x)")
+    raw.close()
+    with pytest.raises(CatalogueError, match="database of something else"):
+        Database(tmp_path / "other.sqlite")
     (tmp_path / "text.sqlite").write_text("no database at all, but long enough to be looked at" * 20)
     with pytest.raises(CatalogueError, match="cannot open the catalogue"):
         Database(tmp_path / "text.sqlite")
     with pytest.raises(CatalogueError, match="cannot open the catalogue"):
-        Database(tmp_path / "no" / "such" / "folder.sqlite")
+        Database(tmp_path / "no" / "such" / "folder.sqlite", create=True)
 
 
 def test_an_upgrade_backs_up_first_and_keeps_what_was_there(

@@ -78,7 +78,7 @@ def test_an_incomplete_run_is_quarantined_shown_and_can_be_forced(
     _assert_refused(mover("run", "close", str(RUN)), 4, "run 4742 is not complete: ")
     assert "quarantined" in mover("status").output
     assert "problem: run 4742 is not complete" in mover("run", "show", str(RUN)).output
-    _assert_refused(mover("run", "wait", str(RUN)), 9, "run 4742 is not complete")
+    _assert_refused(mover("run", "wait", str(RUN)), 4, "run 4742 is not complete")
     _assert_refused(mover("run", "release", str(RUN)), 9, "run 4742 is quarantined")
     assert {path.name: path.read_bytes() for path in daq.directory.iterdir()} == before
     assert mover("run", "close", str(RUN), "--force").output == "run 4742: planned\n"
@@ -101,6 +101,12 @@ def test_a_run_that_never_was(mover: Mover) -> None:
     _assert_refused(mover("run", "show", "8"), 5, "run 8 is not in the catalogue")
     _assert_refused(mover("run", "retry", "8"), 5, "run 8 is not in the catalogue")
     _assert_refused(mover("run", "wait", "8", "--deadline", "0"), 9, "run 8 is not safe after 0 s: it is not closed")
+
+
+def test_looking_at_a_catalogue_that_is_not_there_does_not_make_one(mover: Mover, tmp_path: Path) -> None:
+    for arguments in (("status",), ("bundle", "list"), ("run", "show", "7")):
+        _assert_refused(mover(*arguments), 5, "cannot open the catalogue")
+    assert not (tmp_path / "catalogue.sqlite").exists()
 
 
 @pytest.mark.parametrize("number", ["-1", "x", "4742x", "99999999999999999999"])

@@ -3,7 +3,7 @@
 import pytest
 
 from mover.errors import ConfigError, UnsafeNameError
-from mover.storage.location import Location
+from mover.location import Location
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from mover.errors import ConfigError, UnsafeNameError
 from mover.model import check_path
 
+_DEFAULT_PORTS = {"root": 1094, "davs": 443}
 _HOST = re.compile(r"[a-z0-9][a-z0-9.-]*|[0-9a-f:.]+")  # a name or an IPv4 or IPv6 address
 
 
@@ -40,6 +41,13 @@ class Location:
         slashes = "//" if scheme == "root" else "/"
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return cls(scheme, f"{host}{port}", f"{slashes}{names}")
+
+    def canonical(self) -> "Location":
+        """The same place with its default port written out: two URLs of one place are equal in this form."""
+        name, colon, port = self.host.rpartition(":")
+        if colon and port.isdigit():
+            return Location(self.scheme, f"{name}:{int(port)}", self.path)
+        return Location(self.scheme, f"{self.host}:{_DEFAULT_PORTS[self.scheme]}", self.path)
 
     def url(self, path: str, *, scheme: str | None = None) -> str:
         """The URL of `path`, which is relative to the base; with another scheme if one is given.

@@ -1,0 +1,94 @@
+"""Look at a run's proven replicas on the storage itself: before a release, and when a person asks."""
+
+from collections.abc import Mapping
+from datetime import datetime
+
+from mover.catalogue.database import Database
+from mover.catalogue.replicas import ReplicaRecord, record_lost, replicas_of
+from mover.catalogue.runs import BundleRecord, bundle_of, get_run, record_run_event
+from mover.config import Config
+from mover.errors import MoverError, NotSafeError
+from mover.model import EndpointKind
+from mover.policy import Assessment, ProvenReplica, assess
+from mover.ports import StorageEndpoint
+from mover.states import ReplicaState, RunEvent, RunState
+from mover.steps.work import check_stored
+
+
+def final_state(kind: EndpointKind) -> ReplicaState:
+    """The last state of a replica at an endpoint of that kind: nothing is left to do for it."""
+    return ReplicaState.ARCHIVED if kind is EndpointKind.TAPE else ReplicaState.VERIFIED
+
+
+def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint]) -> Assessment:
+    """Ask every endpoint afresh for size, checksum and tape state, and hold what it says against the policy.
+
+    Raises:
+        NotSafeError: the policy does not hold; the message says which replica failed and why.
+    """
+    bundle = bundle_of(database, run)
+    if bundle is None:
+        raise NotSafeError(f"run {run} has no bundle", hint=f"`mover run show {run}` says why")
+    places = {endpoint.name: endpoint for endpoint in config.endpoint}
+    proven, failures = [], []
+    for replica in replicas_of(database, run):
+        if replica.endpoint not in places:
+            continue
+        place = places[replica.endpoint]
+        try:
+            _recheck_replica(replica, bundle, place.kind, endpoints[replica.endpoint])
+        except MoverError as error:
+            failures.append(f"{replica.endpoint}: {error.message}")
+        else:
+            proven.append(ProvenReplica(place.name, place.kind, place.site, replica.state))
+    assessment = assess(config.policy.policy(), proven)
+    if not assessment.holds:
+        raise NotSafeError(
+            f"run {run} is {assessment}" + "".join(f"; {failure}" for failure in failures),
+            hint=f"the local files stay; ask the site; what is lost, `mover run retry {run} --look` uploads again",
+        )
+    return assessment
+
+
+def want_lost_again(
+    database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint], *, now: datetime
+) -> list[str]:
+    """Look for proven replicas that are gone, and want them again while the local files are there.
+
+    Returns:
+        The endpoints that have lost theirs.
+
+    Raises:
+        StorageError: an endpoint does not answer, so that nothing is known of its replica.
+    """
+    bundle = bundle_of(database, run)
+    record = get_run(database, run)
+    if bundle is None or record.state not in {RunState.PLANNED, RunState.SAFE}:
+        return []
+    kinds = {endpoint.name: endpoint.kind for endpoint in config.endpoint}
+    lost = [
+        replica
+        for replica in replicas_of(database, run)
+        if replica.endpoint in kinds
+        and replica.state is final_state(kinds[replica.endpoint])
+        and endpoints[replica.endpoint].stat(bundle.plan.lfn) is None
+    ]
+    if lost and record.state is RunState.SAFE:
+        record_run_event(database, run, RunEvent.REPLICA_LOST, now=now, endpoints=[one.endpoint for one in lost])
+    for replica in lost:
+        record_lost(database, replica, now=now)
+    return [replica.endpoint for replica in lost]
+
+
+def _recheck_replica(
+    replica: ReplicaRecord, bundle: BundleRecord, kind: EndpointKind, endpoint: StorageEndpoint
+) -> None:
+    if replica.state is not final_state(kind) or bundle.digest is None:
+        raise NotSafeError(f"only {replica.state}", hint="the engine goes on with it")
+    lfn = bundle.plan.lfn
+    stored = endpoint.stat(lfn)
+    if stored is None:
+        raise NotSafeError(f"{endpoint.url(lfn)} is not there any more", hint="ask the site")
+    check_stored(endpoint, stored, bundle.digest)
+    if kind is EndpointKind.TAPE and not endpoint.on_tape(lfn):
+        raise NotSafeError(f"{endpoint.url(lfn)} is not on tape any more", hint="ask the site")
