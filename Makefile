@@ -36,7 +36,8 @@ $(STAMP): pyproject.toml packages/constraints.txt $(LISTS)
 	    $(SUDO) env DEBIAN_FRONTEND=noninteractive apt-get -q install -y --no-install-recommends $$missing; \
 	fi
 	/usr/bin/python3 -m venv --system-site-packages $(VENV)
-	$(PYTHON) -m pip install -q --disable-pip-version-check -c packages/constraints.txt -e '.[test]'
+	# In the environment, so that what packages are built with is pinned too.
+	PIP_CONSTRAINT=$(CURDIR)/packages/constraints.txt $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[test]'
 	touch $@
 
 clean:

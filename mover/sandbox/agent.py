@@ -13,6 +13,7 @@ from mover.sandbox.dongle import Dongle
 from mover.sandbox.process import ServerProcess
 
 _SECONDS = 60.0
+_LONGEST_SOCKET_PATH = 107  # unix(7)
 
 
 class Agent:
@@ -21,18 +22,31 @@ class Agent:
     profile = "mover"
     """The profile that our own user may have."""
 
-    def __init__(self, dongle: Dongle, *, settings: str = "", profiles: str = "", unlock: bool = True) -> None:
+    def __init__(
+        self,
+        dongle: Dongle,
+        *,
+        parent: Path | None = None,
+        settings: str = "",
+        profiles: str = "",
+        unlock: bool = True,
+    ) -> None:
         """Start the agent; with `unlock`, give it the PIN.
 
-        `settings` is TOML for the ``[agent]`` section, `profiles` more ``[[profile]]`` sections.
+        Its files lie in a new folder in `parent` (by default, where temporary files go). `settings` is TOML for the
+        ``[agent]`` section, `profiles` more ``[[profile]]`` sections.
 
         Raises:
-            SandboxError: it did not start, or did not accept the PIN.
+            SandboxError: it did not start, or did not accept the PIN, or the path of `parent` is too long.
         """
         self.dongle = dongle
-        # Socket paths are limited to 107 bytes, and a test's directory may be longer.
-        self.directory = Path(tempfile.mkdtemp(prefix="agent-"))
+        self.directory = Path(tempfile.mkdtemp(prefix="agent-", dir=parent))
         self.socket = self.directory / "agent.sock"
+        if len(os.fsencode(self.socket)) > _LONGEST_SOCKET_PATH:
+            self.directory.rmdir()
+            raise SandboxError(
+                f"{self.socket} is too long for a socket", hint="set TMPDIR to a shorter path, such as /tmp"
+            )
         self.config = self.directory / "proxyagent.toml"
         self._write_config(settings, profiles)
         self._process = ServerProcess(

@@ -172,5 +172,5 @@ class ServerProcess:
         tail = "\n".join(self.logged().splitlines()[-_LOG_LINES:])
         return SandboxError(
             f"{self.name} {what}; its log ends with:\n{tail}",
-            hint=f"read {self.log}, and check that the package {self._package} is installed as Debian ships it",
+            hint=f"see the log's end above, and check that the package {self._package} is installed as Debian ships it",
         )

@@ -23,8 +23,10 @@ class Site:
         SandboxError: a server is not installed or did not start.
     """
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, *, sockets: Path | None = None) -> None:
+        """Lay out nothing yet. `sockets` is where the agent's socket goes, if `base` has too long a path for one."""
         self.base = base
+        self._sockets = sockets or base
         self._stack = ExitStack()
 
     def __enter__(self) -> "Site":
@@ -51,7 +53,7 @@ class Site:
 
     def _plug_dongle(self, stack: ExitStack) -> None:
         self.dongle = Dongle(self.base / "dongle", self.ca, ROBOT)
-        self.agent = Agent(self.dongle)
+        self.agent = Agent(self.dongle, parent=self._sockets)
         stack.callback(self.agent.stop)
 
     def control_room(self, directory: Path, *, below: str = "") -> "ControlRoom":

@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import socket
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -68,6 +69,7 @@ class StorageServer:
         Raises:
             SandboxError: it is not installed, or did not start.
         """
+        _check_host_name()
         for attempt in range(1, _ATTEMPTS + 1):
             self.configure()
             give_to(self._user, self.directory)
@@ -155,6 +157,18 @@ class StorageServer:
     def _release_ports(self) -> None:
         for port in self._ports.values():
             port.close()
+
+
+def _check_host_name() -> None:
+    """XRootD does not start on a machine that cannot find its own name."""
+    name = socket.gethostname()
+    try:
+        socket.getaddrinfo(name, None)
+    except OSError as error:
+        raise SandboxError(
+            f"this machine's own name {name!r} does not resolve: {error}",
+            hint=f"add the line '127.0.1.1 {name}' to /etc/hosts",
+        ) from error
 
 
 def initialised(program: str) -> Probe:

@@ -70,6 +70,8 @@ class Server:
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
+            # Whoever started us may have had them blocked.
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
             threading.Thread(target=self._tick_until_stopped, daemon=True).start()
             ready()
             self._accept_until_stopped(listener)

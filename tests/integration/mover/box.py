@@ -7,7 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from mover.catalogue.database import Database
@@ -25,6 +25,7 @@ class Box:
     site: Site
     room: ControlRoom
     below: str
+    engines: list[subprocess.Popen[str]] = field(default_factory=list)
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of `mover` with this room's configuration."""
@@ -39,19 +40,22 @@ class Box:
     def start_engine(self) -> subprocess.Popen[str]:
         """Start the daemon; its log goes to `engine.log`."""
         with (self.room.directory / "engine.log").open("a") as log:
-            return subprocess.Popen(self.command("engine"), stdout=log, stderr=log, text=True)
+            self.engines.append(subprocess.Popen(self.command("engine"), stdout=log, stderr=log, text=True))
+        return self.engines[-1]
+
+    def kill_engines(self) -> None:
+        """End every engine that was started and has not ended."""
+        for process in self.engines:
+            process.kill()
+            process.wait(timeout=SECONDS)
 
     @contextmanager
     def engine(self) -> Iterator[subprocess.Popen[str]]:
         """The daemon in the block; it must end cleanly on SIGTERM."""
         process = self.start_engine()
-        try:
-            yield process
-            process.send_signal(signal.SIGTERM)
-            assert process.wait(timeout=SECONDS) == 0, self.log
-        finally:
-            process.kill()
-            process.wait(timeout=SECONDS)
+        yield process
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(timeout=SECONDS) == 0, self.log
 
     @property
     def log(self) -> str:

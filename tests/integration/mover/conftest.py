@@ -4,6 +4,7 @@ import itertools
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
@@ -26,12 +27,17 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     _need("g++", "g++")
     if not MODULE.exists():
         pytest.skip("softhsm2 is not installed: apt install softhsm2")
-    with Site(tmp_path_factory.mktemp("site")) as site:
+    base = tmp_path_factory.mktemp("site")
+    with TemporaryDirectory(prefix="sockets-") as sockets, Site(base, sockets=Path(sockets)) as site:
         yield site
+    # Gigabytes, and of no use without the servers.
+    shutil.rmtree(base)
 
 
 @pytest.fixture
-def box(site: Site, tmp_path: Path) -> Box:
-    """A fresh control room."""
+def box(site: Site, tmp_path: Path) -> Iterator[Box]:
+    """A fresh control room. Engines that a failed test has left running are ended."""
     below = f"room-{next(_rooms)}"
-    return Box(site, site.control_room(tmp_path / "room", below=below), below)
+    box = Box(site, site.control_room(tmp_path / "room", below=below), below)
+    yield box
+    box.kill_engines()

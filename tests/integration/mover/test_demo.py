@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from cryptography.hazmat.primitives import serialization
@@ -22,11 +23,12 @@ SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - looked at, not written to
 
 
 @pytest.fixture
-def private(tmp_path: Path) -> Path:
-    """A folder with an empty `tmp` and `home`; nobody but root and its owner may look into it."""
-    for name in ("tmp", "home"):
-        (tmp_path / name).mkdir()
-    return tmp_path
+def private() -> Iterator[Path]:
+    """A folder with an empty `tmp` and `home`, of a path that is short enough for sockets."""
+    with TemporaryDirectory(prefix="demo-") as folder:
+        for name in ("tmp", "home"):
+            (Path(folder) / name).mkdir()
+        yield Path(folder)
 
 
 def _environment(private: Path) -> dict[str, str]:
@@ -76,6 +78,22 @@ def test_the_demo_says_what_is_wrong_with_files_that_are_no_run(private: Path, t
     other.touch()
     assert _demo(private, "--run-files", str(junk), str(other)).returncode == 4
     assert _demo(private, "--run-files", str(tmp_path / "none")).returncode == 2
+    _assert_nothing_left(private)
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGHUP])
+def test_a_demo_that_is_told_to_stop_cleans_up(private: Path, stop: signal.Signals) -> None:
+    with (private / "said").open("w") as said:
+        demo = subprocess.Popen(DEMO, env=_environment(private), stdout=said, stderr=said)
+    try:
+        text = (private / "said").read_text
+        wait_for(lambda: "end of run 4742 is signalled" in text() or demo.poll() is not None, text, seconds=SECONDS)
+        demo.send_signal(stop)
+        assert demo.wait(timeout=SECONDS) == 1
+    finally:
+        demo.kill()
+        demo.wait(timeout=SECONDS)
+    assert "Traceback" not in text()
     _assert_nothing_left(private)
 
 
