@@ -1,7 +1,9 @@
 """The steps of the data way, on the in-memory endpoint: adopt, redo, refuse; and every crash point of a transfer."""
 
+import errno
 import os
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -9,23 +11,38 @@ import pytest
 
 from mover.bundle.stream import BundleReader
 from mover.catalogue.database import Database
-from mover.catalogue.replicas import claim_next, get_replica, record_intent, release_claim, replicas_of
-from mover.catalogue.runs import bundle_of, find_run, record_run_event
+from mover.catalogue.replicas import (
+    claim_next,
+    get_replica,
+    record_event,
+    record_intent,
+    release_claim,
+    renew_claim,
+    replicas_of,
+    retry_replicas,
+)
+from mover.catalogue.runs import bundle_of, find_run, record_digest, record_run_event
 from mover.config import Config
 from mover.errors import (
+    CatalogueError,
     EndpointUnavailableError,
     FileExistsAtEndpointError,
     ForeignFileError,
+    LeaseLostError,
+    LfnTakenError,
     NotSafeError,
     RunChangedError,
+    RunDirectoryError,
     RunIncompleteError,
     VerificationError,
 )
+from mover.model import BundleDigest
 from mover.ports import MayRemove, always
 from mover.sandbox.daq import DaqWriter
-from mover.states import ReplicaState, RunEvent, RunState
+from mover.states import ReplicaEvent, ReplicaState, RunEvent, RunState
 from mover.steps.archive import archive
 from mover.steps.close import Closed, close_run
+from mover.steps.recheck import want_lost_again
 from mover.steps.release import release_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
@@ -419,3 +436,213 @@ def _bundle_bytes(bench: Bench) -> bytes:
     bundle = bundle_of(bench.catalogue, RUN)
     assert bundle is not None
     return b"".join(BundleReader(bundle.plan, bench.config.runs.directory).chunks())
+
+
+def _take_over(bench: Bench) -> None:
+    """Another engine claims the tape replica, long after our lease has run out."""
+    later = NOW + timedelta(days=2)
+    claim = claim_next(bench.catalogue, "tape", list(ReplicaState), owner="other", lease=timedelta(1), now=later)
+    assert claim is not None
+
+
+def test_an_engine_that_lost_its_claim_does_not_remove_what_another_has_proven(bench: Bench) -> None:
+    """The first engine sleeps through its lease in an upload; a second one does the whole work; the first wakes up."""
+    bench.close_run()
+    tape = bench.endpoints["tape"]
+    slow = bench.work("tape")
+    whole = _bundle_bytes(bench)
+
+    def sleep_through_the_lease(_bytes_done: int) -> None:
+        tape.remove(LFN)
+        tape.upload(LFN, [whole], len(whole))
+        _take_over(bench)
+        renew_claim(bench.catalogue, slow.claim, now=NOW)
+
+    with pytest.raises(LeaseLostError):
+        transfer(replace(slow, alive=sleep_through_the_lease))
+    assert tape.content(LFN) == whole
+
+
+def test_a_connection_that_breaks_after_the_claim_was_lost_removes_nothing_either(bench: Bench) -> None:
+    bench.close_run()
+    slow = bench.work("tape")
+
+    def lose_the_claim_and_the_connection(_bytes_done: int) -> None:
+        _take_over(bench)
+        raise EndpointUnavailableError("connection lost", hint="wait")
+
+    with pytest.raises((EndpointUnavailableError, LeaseLostError)):
+        transfer(replace(slow, alive=lose_the_claim_and_the_connection))
+    # What was written so far is for the other engine to judge.
+    assert [file.path for file in bench.endpoints["tape"].list("MICE")] == [LFN]
+
+
+def test_a_rejected_file_is_not_removed_by_an_engine_that_lost_its_claim(bench: Bench) -> None:
+    bench.close_run()
+    bench.step(transfer, "tape")
+    bench.endpoints["tape"].corrupt(LFN)
+    slow = bench.work("tape")
+    _take_over(bench)
+    with pytest.raises(LeaseLostError):
+        verify(slow)
+    assert len(bench.endpoints["tape"].list("MICE")) == 1
+
+
+def test_a_retry_never_removes_the_file_that_quarantine_protects(bench: Bench) -> None:
+    bench.close_run()
+    bench.step(transfer, "tape")
+    bench.step(verify, "tape")
+    bench.endpoints["tape"].corrupt(LFN)
+    changed = bench.endpoints["tape"].content(LFN)
+    work = bench.work("tape")
+    with pytest.raises(ForeignFileError) as caught:
+        poll(work)
+    record_event(bench.catalogue, work.claim, ReplicaEvent.GAVE_UP, now=NOW, problem=caught.value)
+    release_claim(bench.catalogue, work.claim)
+    assert retry_replicas(bench.catalogue, RUN, now=NOW) == 1
+    with pytest.raises(ForeignFileError):
+        bench.step(transfer, "tape")
+    assert bench.endpoints["tape"].content(LFN) == changed
+
+
+@pytest.mark.parametrize("endpoint", ["tape", "disk"])
+def test_a_file_that_appears_after_our_upload_failed_is_not_ours(bench: Bench, endpoint: str) -> None:
+    bench.close_run()
+    bench.endpoints[endpoint].fail_next(EndpointUnavailableError("down", hint="wait"), "upload")
+    with pytest.raises(EndpointUnavailableError):
+        bench.step(transfer, endpoint)
+    bench.endpoints[endpoint].upload(LFN, [b"theirs"], 6)
+    with pytest.raises(ForeignFileError):
+        bench.step(transfer, endpoint)
+    assert bench.endpoints[endpoint].content(LFN) == b"theirs"
+
+
+def test_the_first_reading_that_was_committed_wins_over_ours(bench: Bench) -> None:
+    """Another lane read the bundle while we uploaded other bytes: ours are removed again."""
+    bench.close_run()
+    work = bench.work("tape")
+    bundle = work.bundle
+    other = BundleDigest(bundle.size_bytes, "00000001", ())
+    record_digest(bench.catalogue, bundle, other, now=NOW)
+    with pytest.raises(RunChangedError, match="came out differently"):
+        transfer(work)
+    assert bench.endpoints["tape"].list("MICE") == []
+
+
+def test_what_stands_under_the_final_name_is_looked_at_after_the_rename(bench: Bench) -> None:
+    bench.close_run()
+    bench.step(transfer, "disk")
+    disk = bench.endpoints["disk"]
+    work = bench.work("disk")
+
+    class Replacing(MemoryEndpoint):
+        """Somebody else's file slips in with the rename, as on storage that replaces silently."""
+
+        def rename(self, source: str, target: str) -> None:
+            """Rename, and corrupt."""
+            super().rename(source, target)
+            self.corrupt(target)
+
+    replacing = Replacing(name="disk")
+    temporary = f"{LFN}.mover-1.part"
+    data = disk.content(temporary)
+    replacing.upload(temporary, [data], len(data))
+    with pytest.raises(ForeignFileError):
+        verify(replace(work, endpoint=replacing))
+    assert bench.state("disk") is ReplicaState.COPIED
+
+
+def test_a_part_that_appears_after_the_run_was_safe_stops_its_release(bench: Bench) -> None:
+    bench.make_safe()
+    late = bench.config.runs.directory / "04742.002"
+    late.write_bytes(b"taken after the end of run")
+    with pytest.raises(RunChangedError, match=r"04742\.002"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    assert late.exists()
+    assert all(file.exists() for file in bench.files)
+
+
+def test_a_release_waits_for_every_endpoint_that_still_needs_the_files(bench: Bench) -> None:
+    bench.config = bench.config.model_copy(
+        update={"policy": bench.config.policy.model_copy(update={"disks": 0, "tapes": 1})}
+    )
+    bench.close_run()
+    bench.step(transfer, "tape")
+    bench.step(verify, "tape")
+    bench.step(poll, "tape")
+    record_run_event(bench.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
+    with pytest.raises(NotSafeError, match="disk still needs its files"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+
+
+def test_closing_again_with_the_same_files_clears_what_was_wrong(bench: Bench) -> None:
+    bench.make_safe()
+    stray = bench.config.runs.directory / "04742.002"
+    stray.write_bytes(b"")
+    with pytest.raises(RunChangedError):
+        bench.close_run()
+    with pytest.raises(NotSafeError, match="second time"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    stray.unlink()
+    assert bench.close_run() is Closed.ALREADY
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+
+
+def test_a_run_that_changed_before_anything_was_stored_can_be_planned_anew(bench: Bench) -> None:
+    bench.close_run()
+    before = bench.files[1].stat()
+    os.utime(bench.files[1], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(RunChangedError):
+        bench.step(transfer, "tape")
+    with pytest.raises(RunChangedError, match="second time"):
+        bench.close_run()
+    assert bench.close_run(force=True) is Closed.PLANNED
+    assert bench.step(transfer, "tape") is ReplicaState.COPIED
+    bench.step(verify, "tape")
+
+
+def test_a_run_of_which_something_is_stored_is_never_planned_anew(bench: Bench) -> None:
+    bench.close_run()
+    bench.step(transfer, "tape")
+    bench.files[1].write_bytes(bench.files[1].read_bytes())
+    with pytest.raises(CatalogueError, match="tape has something of it"):
+        bench.close_run(force=True)
+
+
+def test_a_replica_that_is_lost_is_wanted_again_and_the_run_is_not_safe_meanwhile(bench: Bench) -> None:
+    bench.make_safe()
+    assert want_lost_again(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW) == []
+    bench.endpoints["tape"].remove(LFN)
+    assert want_lost_again(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW) == ["tape"]
+    run = find_run(bench.catalogue, RUN)
+    assert run is not None
+    assert run.state is RunState.PLANNED
+    bench.step(transfer, "tape")
+    bench.step(verify, "tape")
+    assert bench.step(poll, "tape") is ReplicaState.ARCHIVED
+
+
+def test_an_lfn_that_belongs_to_another_run_quarantines_this_one(bench: Bench) -> None:
+    bench.close_run()
+    with bench.catalogue.transaction() as connection:
+        connection.execute("UPDATE bundle SET lfn = 'MICE/04743.tar'")
+    bench.daq.write_run(RUN + 1, parts=1, part_bytes=5_000)
+    with pytest.raises(LfnTakenError):
+        close_run(bench.catalogue, bench.config, RUN + 1, now=NOW)
+    run = find_run(bench.catalogue, RUN + 1)
+    assert run is not None
+    assert run.state is RunState.QUARANTINED
+
+
+def test_a_system_that_cannot_open_a_part_is_no_fault_of_the_run(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.close_run()
+
+    def too_many_files(*_arguments: object, **_options: object) -> int:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    work = bench.work("tape")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", too_many_files)
+        with pytest.raises(RunDirectoryError):
+            transfer(work)
+    assert not RunDirectoryError.permanent
