@@ -54,6 +54,12 @@ def test_several_faults_are_said_at_once_with_their_keys(tmp_path: Path) -> None
         ("{run:05d}.tar", "bundle.tar", "lacks the field {run}"),
         ("davs://", "ftp://", "the scheme must be one of"),
         ("davs://", "davs://user:secret@", "no user, password, query"),
+        ("davs://se.example.org:443/mice", "davs://se.example.org", "bad endpoint URL"),
+        ("davs://se.example.org:443/mice", "davs://se.example.org/a b", "bad endpoint URL"),
+        ("davs://se.example.org:443/mice", "davs://se_x.example.org/mice", "bad endpoint URL"),
+        ("davs://se.example.org:443/mice", "root://TAPE.example.ac.uk/mice", "are the same place"),
+        ("davs://dc.example.net:443/mice", "davs://se.example.org//mice/", "are the same place"),
+        ("[policy]", "[engine]\nlease_seconds = 60\n[policy]", "lease_seconds must be more than"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
