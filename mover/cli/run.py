@@ -112,7 +112,7 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
             get_run(database, number)
             now = datetime.now(UTC)
             retried = retry_replicas(database, number, now=now)
-            click.echo(f"run {number}: {retried} replicas are taken up again")
+            click.echo(f"run {number}: {retried} of its replicas are taken up again now")
             if look:
                 lost = want_lost_again(database, context.config, number, endpoints, now=now)
                 click.echo(f"run {number}: lost at {', '.join(lost)}" if lost else f"run {number}: nothing is lost")

@@ -182,7 +182,7 @@ def test_somebody_elses_file_is_left_alone_and_a_person_is_called(box: Box) -> N
         wait_for(lambda: "brunel-disk: quarantined" in box.mover("status").stdout, lambda: box.log)
         assert theirs.read_bytes() == b"theirs"
         theirs.unlink()
-        assert "1 replicas are taken up again" in box.mover("run", "retry", str(RUN)).stdout
+        assert "are taken up again now" in box.mover("run", "retry", str(RUN)).stdout
         _wait_for_state(box, RUN, RunState.SAFE)
 
 
