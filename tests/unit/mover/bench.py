@@ -40,7 +40,17 @@ class SettableClock:
 
 
 class StopWhenIdle(threading.Event):
-    """A stop event for a lane that is to do what is due, and then to end instead of waiting."""
+    """A stop event for a lane that is to do what is due, and then to end instead of waiting.
+
+    One that finds no end, because something is due again and again, is stopped too.
+    """
+
+    _looks = 0
+
+    def is_set(self) -> bool:
+        """Whether to stop; asked by the lane before each claim and with each chunk."""
+        self._looks += 1
+        return self._looks > 200 or super().is_set()
 
     def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - the signature is Event's
         """There is nothing to do: stop."""

@@ -221,6 +221,24 @@ def test_only_a_plain_file_is_a_marker(bench: Bench, news: News) -> None:
     assert find_run(bench.catalogue, RUN - 1) is None
 
 
+@pytest.mark.xfail(strict=True, reason="it counts as the whole directory, so no run is ever noticed")
+def test_a_marker_that_cannot_be_examined_hides_no_other(
+    bench: Bench, news: News, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_stat, sick = os.stat, _marker(bench)
+
+    def stat(path: int | str | Path, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
+        if path == sick:
+            raise OSError(errno.EIO, "Input/output error")
+        return real_stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
+
+    _end_later_run(bench)
+    monkeypatch.setattr(os, "stat", stat)
+    with running(bench):
+        news.wait_until(lambda: bool(news.messages))
+    assert _is(bench, LATER_RUN, RunState.PLANNED)()
+
+
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), RuntimeError("odd")])
 def test_a_run_that_cannot_be_read_keeps_no_other_from_being_closed(
     bench: Bench, news: News, monkeypatch: pytest.MonkeyPatch, error: Exception

@@ -1,5 +1,6 @@
 """A lane: what is tried again and when, what needs a person, whose turn it is, and leases kept, lost and let go."""
 
+import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator
 from datetime import timedelta
@@ -65,9 +66,9 @@ class FailingEndpoint(MemoryEndpoint):
     def stat(self, path: str) -> StoredFile | None:
         """What is there, if that can be told."""
         self.looks += 1
-        if self.error:
+        if error := self.error:
             self._meanwhile()
-            raise self.error
+            raise error
         return super().stat(path)
 
 
@@ -177,6 +178,19 @@ def test_a_bundle_that_is_stored_wrongly_again_and_again_needs_a_person(
     assert bench.endpoints["tape"].list("MICE") == []
 
 
+def test_a_place_that_is_down_is_not_given_up_for_what_it_stored_wrongly_before(
+    bench: Bench, clock: SettableClock
+) -> None:
+    bench.endpoints["tape"] = RottenEndpoint(name="tape", tape=True)
+    work(bench, "tape", clock)
+    clock.advance(bench.config.engine.longest_retry_seconds)
+    tune(bench, "engine", rejections_before_quarantine=1)
+    bench.endpoints["tape"] = FailingEndpoint(EndpointUnavailableError("down", hint="wait"))
+    work(bench, "tape", clock)
+    left = replica(bench, RUN, "tape")
+    assert (left.state, left.rejections, left.problem) == (ReplicaState.WANTED, 1, "down")
+
+
 @pytest.mark.parametrize("error", [ForeignFileError("theirs", hint="look"), RunChangedError("changed", hint="look")])
 def test_what_cannot_be_mended_by_waiting_needs_a_person_and_holds_up_nothing_else(
     bench: Bench, clock: SettableClock, error: StorageError | RunChangedError
@@ -214,32 +228,35 @@ def test_any_other_error_is_tried_again_later_and_holds_up_nothing_else(
 
 
 @pytest.mark.xfail(strict=True, reason="SQLite takes no surrogates, and the lane ends with UnicodeEncodeError")
-def test_an_error_with_bytes_that_are_no_text_is_recorded_too(bench: Bench, clock: SettableClock) -> None:
+def test_an_error_with_bytes_that_are_no_text_is_recorded_too(
+    bench: Bench, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # pytest-xdist cannot carry such a log from a worker to the terminal.
+    monkeypatch.setattr(logging.getLogger("mover"), "propagate", False)
     bench.endpoints["tape"].fail_next(ValueError(b"odd \xff".decode(errors="surrogateescape")), "stat")
     assert work(bench, "tape", clock).failure is None
     assert "unexpected ValueError: odd" in str(_problem(bench)[0])
 
 
-def test_polling_an_old_run_never_keeps_a_new_one_from_its_upload(bench: Bench, clock: SettableClock) -> None:
-    """Every look at the tape takes longer than the time between two looks, so the old run is always due."""
+def test_polling_old_runs_never_keeps_a_new_one_from_its_upload(bench: Bench, clock: SettableClock) -> None:
+    """A look at the tape takes longer than the time between two looks, so one of the old runs is always due."""
     tune(bench, "endpoint", archive_poll_seconds=10.0)
-    stop, tape = StopWhenIdle(), bench.endpoints["tape"]
-    polled: list[str] = []
+    add_run(bench, LATER_RUN)
+    tape, polls = bench.endpoints["tape"], 0
 
-    def migrated(path: str) -> bool:
-        polled.append(path)
+    def migrated(_: str) -> bool:
+        nonlocal polls
+        polls += 1
         clock.advance(15)
-        if len(polled) == 1:
-            add_run(bench, LATER_RUN, now=clock.now())
-        if len(polled) == 6:
-            stop.set()
-        return len(tape.list("MICE")) == 2
+        if polls == 1:
+            add_run(bench, LATER_RUN + 1, now=clock.now())
+        return len(tape.list("MICE")) == 3
 
     tape.migrated = migrated
-    assert work(bench, "tape", clock, stop=stop).failure is None
-    assert polled[0] == LFN
-    assert len(polled) < 6
-    assert bench.state("tape") is replica(bench, LATER_RUN, "tape").state is ReplicaState.ARCHIVED
+    assert work(bench, "tape", clock).failure is None
+    assert polls == 2 + 3
+    for run in (RUN, LATER_RUN, LATER_RUN + 1):
+        assert replica(bench, run, "tape").state is ReplicaState.ARCHIVED
 
 
 def test_a_clock_that_was_wrong_and_is_put_back_delays_nothing(bench: Bench, clock: SettableClock) -> None:
@@ -256,18 +273,15 @@ def test_a_tape_that_is_asked_rarely_is_not_asked_sooner(bench: Bench, clock: Se
     """The longest retry is much shorter: what is put off by a poll must not pass for put off by a wrong clock."""
     tune(bench, "engine", first_retry_seconds=1.0, longest_retry_seconds=10.0)
     tune(bench, "endpoint", archive_poll_seconds=86400.0)
-    stop, polled = StopWhenIdle(), 0
+    polled: list[str] = []
 
-    def migrated(_: str) -> bool:
-        nonlocal polled
-        polled += 1
-        if polled == 2:
-            stop.set()
+    def migrated(path: str) -> bool:
+        polled.append(path)
         return False
 
     bench.endpoints["tape"].migrated = migrated
-    work(bench, "tape", clock, stop=stop)
-    assert polled == 1
+    work(bench, "tape", clock)
+    assert polled == [LFN]
     assert _seconds_to_wait(bench, clock) == 86400
     assert (replica(bench, RUN, "tape").failures, *_problem(bench)) == (0, None, None)
 
@@ -310,14 +324,11 @@ def test_a_lane_whose_lease_was_taken_lets_go_of_the_upload_and_works_on(bench: 
 def test_a_failure_after_the_lease_was_taken_is_the_rivals_to_find(
     bench: Bench, clock: SettableClock, error: Exception
 ) -> None:
-    tape = FailingEndpoint(error)
-
     def lose() -> None:
         tape.error = None
         _lose_the_lease(bench, clock)
 
-    tape = FailingEndpoint(error, meanwhile=lose)
-    bench.endpoints["tape"] = tape
+    tape = bench.endpoints["tape"] = FailingEndpoint(error, meanwhile=lose)
     add_run(bench, LATER_RUN)
     assert work(bench, "tape", clock).failure is None
     left = replica(bench, RUN, "tape")
