@@ -12,17 +12,16 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import bundle_of
 from mover.cli.progress import Display
-from mover.cli.tables import console, moment, size, table
+from mover.cli.tables import console, size, table
 from mover.cli.waiting import wait_until_safe
 from mover.config import Config, load_config
 from mover.engine import Engine
-from mover.errors import RunIncompleteError
+from mover.errors import NotSafeError, RunIncompleteError
 from mover.model import EndpointKind
 from mover.ports import StorageEndpoint
 from mover.sandbox.site import ControlRoom, Site
@@ -31,6 +30,7 @@ from mover.steps.release import release_run
 from mover.wiring import SystemClock, build_endpoints
 
 _DEMO_RUN = 4742
+_Endpoints = dict[str, StorageEndpoint]
 
 
 @click.command()
@@ -114,7 +114,7 @@ def _move_run(
             seconds = time.monotonic() - ended
         assessment = recheck(database, config, run, endpoints)
         out = console()
-        out.print(_result(database, config, run, endpoints))
+        _show_result(out, database, config, run, endpoints)
         out.print(f"{assessment}, asked of the storage itself")
         out.print(f"{seconds:.1f} s from end of run to safe")
         if release:
@@ -129,7 +129,7 @@ def _move_run(
 
 
 @contextmanager
-def _engine(config: Config, endpoints: dict[str, StorageEndpoint], say: Console) -> Iterator[None]:
+def _engine(config: Config, endpoints: _Endpoints, say: Console) -> Iterator[None]:
     """The engine on a thread of its own, with its progress shown."""
     with Display(config, say) as display:
         engine = Engine(config, endpoints, SystemClock(), observe=display.observe)
@@ -152,28 +152,24 @@ def _engine(config: Config, endpoints: dict[str, StorageEndpoint], say: Console)
             raise failures[0]
 
 
-def _result(database: Database, config: Config, run: int, endpoints: dict[str, StorageEndpoint]) -> Table:
+def _show_result(out: Console, database: Database, config: Config, run: int, endpoints: _Endpoints) -> None:
+    """The table of what is where, and the SURLs, which are too long for it."""
     bundle = bundle_of(database, run)
+    if bundle is None or bundle.digest is None:
+        raise NotSafeError(f"run {run} has no bundle that was read", hint="look at the engine's log")
+    lfn, digest = bundle.plan.lfn, bundle.digest
     kinds = {one.name: one.kind for one in config.endpoint}
-    rows = []
+    rows, surls = [], []
     for replica in replicas_of(database, run):
-        if bundle is None or bundle.digest is None:
-            break
-        tape = kinds[replica.endpoint] is EndpointKind.TAPE
-        on_tape = ("yes" if endpoints[replica.endpoint].on_tape(bundle.plan.lfn) else "no") if tape else "disk"
-        where = endpoints[replica.endpoint].url(bundle.plan.lfn)
-        rows.append(
-            (
-                str(run),
-                bundle.plan.lfn,
-                size(bundle.size_bytes),
-                bundle.digest.adler32,
-                f"{replica.endpoint}\n{where}",
-                moment(replica.since),
-                on_tape,
-            )
-        )
-    return table(("run", "bundle", "size", "adler32", "where", "since", "on tape"), rows)
+        endpoint = endpoints[replica.endpoint]
+        tape = kinds[endpoint.name] is EndpointKind.TAPE
+        on_tape = ("yes" if endpoint.on_tape(lfn) else "no") if tape else "disk"
+        since = replica.since.strftime("%H:%M:%SZ")
+        rows.append((str(run), lfn, size(digest.size_bytes), digest.adler32, endpoint.name, since, on_tape))
+        surls.append(f" {endpoint.name:<14} {endpoint.url(lfn)}")
+    out.print(table(("run", "bundle", "size", "adler32", "where", "since", "on tape"), rows))
+    out.print("\n".join(surls), soft_wrap=True)
+    out.print()
 
 
 def _stay_up(site: Site, room: ControlRoom, say: Console) -> None:
