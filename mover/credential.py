@@ -51,7 +51,7 @@ class AgentCredentials:
                     if self._proxy is None or now >= self._proxy.not_after:
                         raise CredentialError(f"no Grid proxy: {error.message}", hint=error.hint) from error
                     # The one at hand is still good; ask again soon.
-                    self._renew_at = now + timedelta(minutes=1)
+                    self._renew_at = min(now + timedelta(minutes=1), self._proxy.not_after)
             return self._proxy
 
     def _obtain(self, now: datetime) -> ClientProxy:

@@ -12,7 +12,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.replicas import free_dead_claims, replicas_of
 from mover.catalogue.runs import find_run, list_runs, record_safe
 from mover.config import Config
-from mover.errors import CatalogueError, MoverError, RunError
+from mover.errors import CatalogueError, MoverError, RunError, StateError
 from mover.lane import Lane, Progress, Surroundings
 from mover.policy import ProvenReplica, assess
 from mover.ports import Clock, StorageEndpoint
@@ -63,7 +63,8 @@ class Engine:
         finally:
             self.stop()
             for thread in threads:
-                thread.join()
+                if thread.ident is not None:
+                    thread.join()
             database.close()
         for lane in self._lanes:
             if lane.failure is not None:
@@ -94,6 +95,9 @@ class Engine:
             log.info("run %d: end of run noticed, %s", run, outcome)
         except RunError as error:
             log.error("run %d: quarantined: %s (%s)", run, error.message, error.hint)
+        except StateError as error:
+            # Another engine, or a person, was quicker; the next look sees what they made of it.
+            log.info("run %d: %s", run, error.message)
         except CatalogueError:
             raise
         except MoverError as error:
@@ -120,8 +124,16 @@ def _markers(config: Config) -> dict[int, int]:
     found = {}
     for path in config.runs.directory.iterdir():
         run = naming.marked_run(path.name)
-        if run is not None:
+        if run is None:
+            continue
+        try:
             status = path.lstat()
-            if S_ISREG(status.st_mode):
-                found[run] = status.st_mtime_ns
+        except FileNotFoundError:
+            # A release removed it just now.
+            continue
+        except OSError as error:
+            log.warning("cannot examine the marker %s: %s", path, error.strerror)
+            continue
+        if S_ISREG(status.st_mode):
+            found[run] = status.st_mtime_ns
     return found

@@ -16,9 +16,10 @@ class MoverError(Exception):
     permanent: ClassVar[bool] = True
 
     def __init__(self, message: str, *, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        # Foreign bytes may be in them that are no text: neither the catalogue nor a terminal takes those.
+        self.message = message.encode("utf-8", "backslashreplace").decode("utf-8")
+        self.hint = hint.encode("utf-8", "backslashreplace").decode("utf-8")
+        super().__init__(self.message)
 
 
 class UnexpectedError(MoverError):
@@ -71,6 +72,12 @@ class CatalogueError(MoverError):
     """The catalogue cannot be opened, is of another version, or refuses a change of state."""
 
     exit_code = 5
+
+
+class StateError(CatalogueError):
+    """A change of state that the table forbids: somebody else was quicker, or it is a bug."""
+
+    permanent = False
 
 
 class LeaseLostError(CatalogueError):

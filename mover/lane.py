@@ -22,7 +22,15 @@ from mover.catalogue.replicas import (
 )
 from mover.catalogue.runs import bundle_of
 from mover.config import Config, EndpointConfig
-from mover.errors import CatalogueError, LeaseLostError, MoverError, StoppedError, UnexpectedError, VerificationError
+from mover.errors import (
+    CatalogueError,
+    LeaseLostError,
+    MoverError,
+    StateError,
+    StoppedError,
+    UnexpectedError,
+    VerificationError,
+)
 from mover.model import EndpointKind
 from mover.ports import Clock, StorageEndpoint
 from mover.states import ReplicaEvent, ReplicaState
@@ -107,6 +115,8 @@ class Lane:
     def _try_step(self, database: Database, claim: Claim) -> None:
         try:
             self._step(database, claim)
+        except StateError as error:
+            self._schedule(database, claim, error)
         except (CatalogueError, StoppedError):
             raise
         except MoverError as error:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Generic, TypeVar
 
-from mover.errors import CatalogueError
+from mover.errors import StateError
 
 
 class RunState(StrEnum):
@@ -111,7 +111,7 @@ def _next(table: Iterable[Row[S, E]], state: S, event: E, subject: str) -> S:
     if row is not None and row.after is not None:
         return row.after
     why = row.note if row else "the state table has no such row"
-    raise CatalogueError(
+    raise StateError(
         f"{subject} is {state} and cannot become '{event}': {why}",
         hint="look at its history with `mover run show`; if nobody acted on it, this is a bug",
     )
@@ -121,7 +121,7 @@ def next_run_state(state: RunState, event: RunEvent, *, subject: str) -> RunStat
     """The state after `event`.
 
     Raises:
-        CatalogueError: the table forbids it or does not have it.
+        StateError: the table forbids it or does not have it.
     """
     return _next(RUN_TABLE, state, event, subject)
 
@@ -130,6 +130,6 @@ def next_replica_state(state: ReplicaState, event: ReplicaEvent, *, subject: str
     """The state after `event`.
 
     Raises:
-        CatalogueError: the table forbids it or does not have it.
+        StateError: the table forbids it or does not have it.
     """
     return _next(REPLICA_TABLE, state, event, subject)

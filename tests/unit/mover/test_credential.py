@@ -132,7 +132,6 @@ def test_a_proxy_that_has_ended_is_never_used(agent: FakeAgent, source: AgentCre
     assert source.proxy() is agent.given
 
 
-@pytest.mark.xfail(strict=True, reason="the minute until the agent is asked again outlasts the proxy")
 def test_a_proxy_that_ends_right_after_the_agent_was_found_away_is_not_used_either(
     agent: FakeAgent, source: AgentCredentials
 ) -> None:

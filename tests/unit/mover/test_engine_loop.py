@@ -221,7 +221,6 @@ def test_only_a_plain_file_is_a_marker(bench: Bench, news: News) -> None:
     assert find_run(bench.catalogue, RUN - 1) is None
 
 
-@pytest.mark.xfail(strict=True, reason="it counts as the whole directory, so no run is ever noticed")
 def test_a_marker_that_cannot_be_examined_hides_no_other(
     bench: Bench, news: News, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -386,7 +385,6 @@ def test_another_engine_may_find_the_run_safe_a_moment_earlier(bench: Bench) -> 
     assert events(bench, RUN).count(RunEvent.POLICY_HOLDS) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the state table's refusal ends the engine")
 @pytest.mark.parametrize("complete", [True, False])
 def test_another_may_close_the_run_a_moment_earlier(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, complete: bool

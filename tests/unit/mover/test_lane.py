@@ -227,7 +227,6 @@ def test_any_other_error_is_tried_again_later_and_holds_up_nothing_else(
     assert bench.state("tape") is ReplicaState.ARCHIVED
 
 
-@pytest.mark.xfail(strict=True, reason="SQLite takes no surrogates, and the lane ends with UnicodeEncodeError")
 def test_an_error_with_bytes_that_are_no_text_is_recorded_too(
     bench: Bench, clock: SettableClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
