@@ -27,12 +27,12 @@ def _plain_name(name: str) -> str:
     try:
         return check_name(name)
     except UnsafeNameError as error:
-        raise ValueError(f"{error.message}; {error.hint}") from error
+        raise ValueError(f"{name!r} may have letters, digits and . _ + = @ , - only, and not begin with -") from error
 
 
 AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 Name = Annotated[str, AfterValidator(_plain_name)]
-Seconds = Annotated[float, Field(gt=0, le=7 * 86400)]
+Seconds = Annotated[float, Field(ge=0.05, le=7 * 86400)]
 
 
 class _Table(BaseModel):
@@ -94,6 +94,12 @@ class BundleConfig(_Table):
             naming.lfn(min((one.first_run for one in self.step), default=0))
         except UnsafeNameError as error:
             raise ValueError(f"lfn {self.lfn!r}: {error.message}") from error
+        return self
+
+    @model_validator(mode="after")
+    def _steps_differ(self) -> "BundleConfig":
+        if len({one.first_run for one in self.step}) != len(self.step):
+            raise ValueError("two [[bundle.step]] begin with the same first_run")
         return self
 
     def naming(self) -> LfnNaming:
@@ -198,6 +204,8 @@ class Config(_Table):
 
     @model_validator(mode="after")
     def _endpoints_can_satisfy_the_policy(self) -> "Config":
+        if self.catalogue.parent == self.runs.directory:
+            raise ValueError("catalogue: put it elsewhere than into runs.directory, which is the DAQ's")
         names = [one.name for one in self.endpoint]
         if twice := {name for name in names if names.count(name) > 1}:
             raise ValueError(f"two endpoints have the name {min(twice)!r}")

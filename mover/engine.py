@@ -6,7 +6,6 @@ Everything that matters is in the catalogue, so the engine may die anywhere.
 import logging
 import threading
 from collections.abc import Callable, Mapping
-from stat import S_ISREG
 
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import free_dead_claims, replicas_of
@@ -42,6 +41,7 @@ class Engine:
         self._clock = clock
         self._stop = threading.Event()
         self._wake = threading.Event()
+        self._trouble = ""
         around = Surroundings(config, clock, self._stop, self._wake, observe)
         self._lanes = [Lane(place, endpoints[place.name], around) for place in config.endpoint]
 
@@ -79,8 +79,9 @@ class Engine:
         free_dead_claims(database)
         try:
             markers = _markers(self._config)
+            self._say_of_directory("")
         except OSError as error:
-            log.warning("cannot read the run directory %s: %s", self._config.runs.directory, error.strerror)
+            self._say_of_directory(f"cannot read the run directory {self._config.runs.directory}: {error.strerror}")
             markers = {}
         for run, marker_ns in sorted(markers.items()):
             known = find_run(database, run)
@@ -89,12 +90,18 @@ class Engine:
         for record in list_runs(database, states=[RunState.PLANNED]):
             self._assess(database, record.number)
 
+    def _say_of_directory(self, trouble: str) -> None:
+        """Log the trouble once when it begins, and once when it ends."""
+        if trouble != self._trouble:
+            log.warning("%s", trouble or "the run directory can be read again")
+            self._trouble = trouble
+
     def _close(self, database: Database, run: int, marker_ns: int) -> None:
         try:
             outcome = close_run(database, self._config, run, now=self._clock.now(), marker_ns=marker_ns)
             log.info("run %d: end of run noticed, %s", run, outcome)
         except RunError as error:
-            log.error("run %d: quarantined: %s (%s)", run, error.message, error.hint)
+            log.error("run %d: needs a person: %s (%s)", run, error.message, error.hint)
         except StateError as error:
             # Another engine, or a person, was quicker; the next look sees what they made of it.
             log.info("run %d: %s", run, error.message)
@@ -134,6 +141,6 @@ def _markers(config: Config) -> dict[int, int]:
         except OSError as error:
             log.warning("cannot examine the marker %s: %s", path, error.strerror)
             continue
-        if S_ISREG(status.st_mode):
-            found[run] = status.st_mtime_ns
+        # Whatever kind of file it is: closing the run says what is wrong with it.
+        found[run] = status.st_mtime_ns
     return found

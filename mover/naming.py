@@ -6,6 +6,9 @@ from dataclasses import dataclass
 
 from mover.model import check_name, check_path
 
+#: Above this, a number is no run but a slip of the DAQ; commands take no larger one either.
+LARGEST_RUN = 2**31 - 1
+
 _SPEC = re.compile(r"0?[1-9]?d?")
 
 
@@ -79,7 +82,7 @@ class RunNaming:
     def part_number(self, run: int, name: str) -> int | None:
         """Which part of `run` has this name, or None if it is no part of it."""
         values = self.part.match(name)
-        return values["part"] if values and values["run"] == run else None
+        return values["part"] if values and values["run"] == run <= LARGEST_RUN else None
 
     def marker_name(self, run: int) -> str:
         """The name of the run's end-of-run marker."""
@@ -88,7 +91,7 @@ class RunNaming:
     def marked_run(self, name: str) -> int | None:
         """The run whose end-of-run marker has this name, or None."""
         values = self.marker.match(name)
-        return values["run"] if values else None
+        return values["run"] if values and values["run"] <= LARGEST_RUN else None
 
     def prefix(self, run: int) -> str:
         """What the names of all files of `run` begin with: the part template up to the part's number."""

@@ -1,8 +1,14 @@
 """`mover config`: about the configuration file."""
 
+import os
+import stat
+from collections.abc import Iterator
+
 import click
 
 from mover.cli.context import Context, pass_context
+from mover.config import Config
+from mover.errors import ConfigError
 
 
 @click.group()
@@ -13,11 +19,37 @@ def config() -> None:
 @config.command()
 @pass_context
 def check(context: Context) -> None:
-    """Say everything that is wrong with the configuration at once.
+    """Say everything that is wrong at once: with the file, and with what it names on this machine.
 
     \b
     Example:
       mover --config mover.toml config check
     """
     loaded = context.config
+    faults = list(_missing(loaded))
+    if faults:
+        raise ConfigError(
+            f"{context.config_path} is well-formed, but on this machine\n" + "\n".join(f"  {one}" for one in faults),
+            hint="mend them, or the configuration; run this as the user that the engine runs as",
+        )
     click.echo(f"{context.config_path} is good: experiment {loaded.experiment}, {len(loaded.endpoint)} endpoints")
+
+
+def _missing(loaded: Config) -> Iterator[str]:
+    """What the configuration names and is not there, or not for this user."""
+    runs, folder = loaded.runs.directory, loaded.catalogue.parent
+    if not runs.is_dir():
+        yield f"runs.directory: {runs} is not a folder"
+    elif not os.access(runs, os.R_OK | os.W_OK | os.X_OK):
+        yield f"runs.directory: {runs} cannot be read and written (released files are removed from it)"
+    if not folder.is_dir():
+        yield f"catalogue: its folder {folder} is not there"
+    elif loaded.catalogue.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+        yield f"catalogue: {loaded.catalogue} cannot be written"
+    if not any(loaded.credential.ca_directory.glob("*.0")):
+        yield f"credential.ca_directory: {loaded.credential.ca_directory} has no CA certificate (<hash>.0)"
+    try:
+        if not stat.S_ISSOCK(loaded.credential.agent.stat().st_mode):
+            yield f"credential.agent: {loaded.credential.agent} is not a socket"
+    except OSError as error:
+        yield f"credential.agent: {loaded.credential.agent}: {error.strerror} (does `proxyagent serve` run?)"

@@ -19,7 +19,7 @@ from mover.catalogue.runs import bundle_of
 from mover.cli.progress import Display
 from mover.cli.tables import console, size, table
 from mover.cli.waiting import wait_until_safe
-from mover.config import Config, load_config
+from mover.config import Config, RunsConfig, load_config
 from mover.engine import Engine
 from mover.errors import NotSafeError, RunIncompleteError
 from mover.model import EndpointKind
@@ -44,7 +44,9 @@ _Endpoints = dict[str, StorageEndpoint]
 @click.argument("more_files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, metavar="")
 @click.option("--release", is_flag=True, help="Remove the local files of the run once it is safe.")
 @click.option("--keep", is_flag=True, help="Leave the site up, and say how to talk to it, until Ctrl-C.")
-@click.option("--deadline", type=click.FloatRange(min=1), default=300.0, show_default=True, help="Seconds to wait.")
+@click.option(
+    "--deadline", type=click.FloatRange(min=1, max=86400), default=300.0, show_default=True, help="Seconds to wait."
+)
 def demo(
     run_files: tuple[Path, ...],
     more_files: tuple[Path, ...],
@@ -61,6 +63,8 @@ def demo(
     """
     if more_files and not run_files:
         raise click.UsageError("name files after --run-files")
+    files = run_files + more_files
+    run = _run_of(files)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C does: end everything and clean up.
         signal.signal(number, signal.default_int_handler)
@@ -71,10 +75,12 @@ def demo(
         with Site(base) as site:
             room = site.control_room(base / "control-room")
             config = load_config(room.config_path)
-            say.print(
-                f"the dongle has signed a session proxy for {site.agent.dongle.certificate.subject.rfc4514_string()}"
-            )
-            run = _write_run(room, config, run_files + more_files)
+            robot = site.dongle.certificate.subject.rfc4514_string()
+            say.print(f"the dongle has signed a session proxy for {robot}")
+            if files:
+                room.daq.copy_run(files)
+            else:
+                room.daq.write_run(run)
             say.print(f"the DAQ has written run {run}")
             _move_run(room, config, run, say, deadline_seconds=deadline, release=release)
             if keep:
@@ -83,21 +89,24 @@ def demo(
         shutil.rmtree(base)
 
 
-def _write_run(room: ControlRoom, config: Config, files: Sequence[Path]) -> int:
-    """Let the DAQ write a run, or copy the given part files of one; return its number."""
+def _run_of(files: Sequence[Path]) -> int:
+    """The number of the run whose parts the files are.
+
+    Raises:
+        RunIncompleteError: they are not the parts of one run, each given once.
+    """
     if not files:
-        room.daq.write_run(_DEMO_RUN)
         return _DEMO_RUN
-    found = [config.runs.naming().part.match(file.name) for file in files]
-    numbers = {values["run"] if values else None for values in found}
-    if None in numbers or len(numbers) != 1:
+    naming = RunsConfig(directory=Path("/")).naming()
+    found = [naming.part.match(file.name) for file in files]
+    numbers = {values["run"] for values in found if values}
+    plain = all(file.is_file() for file in files)
+    if None in found or not plain or len(numbers) != 1 or len({file.name for file in files}) != len(files):
         raise RunIncompleteError(
-            "the files given are not the parts of one run",
-            hint=f"parts are named like {config.runs.naming().part_name(_DEMO_RUN, 0)}: run, point, part",
+            "the files given are not the parts of one run, each given once",
+            hint=f"parts are plain files, named like {naming.part_name(_DEMO_RUN, 0)}: run, point, part",
         )
-    room.daq.copy_run(files)
-    (run,) = (number for number in numbers if number is not None)
-    return run
+    return numbers.pop()
 
 
 def _move_run(
@@ -179,8 +188,9 @@ the site stays up until Ctrl-C; talk to it with
   mover --config {room.config_path} status
   mover --config {room.config_path} engine
   proxyagent --config {site.agent.config} status
-  X509_CERT_DIR={site.ca.directory} proxyagent --config {site.agent.config} exec -- xrdfs {site.tape_ral.root_url}
-run files go to {room.run_directory}""",
+  X509_CERT_DIR={site.ca.directory} proxyagent --config {site.agent.config} exec -- \\
+    xrdfs {site.tape_ral.root_url} ls -R /tape
+take a run: write its parts to {room.run_directory}, then touch NNNNN.end there, with the engine running""",
     )
     try:
         while True:

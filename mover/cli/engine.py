@@ -2,7 +2,7 @@
 
 import logging
 import signal
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import click
 
@@ -27,8 +27,9 @@ def engine(context: Context) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("mover").setLevel(logging.INFO)
     endpoints = build_endpoints(context.config)
-    # Taken by sigtimedwait below, whatever mask we were started with: a handler could interrupt the main thread
-    # while it holds a lock that `stop` needs. Threads inherit the mask.
+    # Looked at below, whatever mask we were started with: a handler could interrupt the main thread while it holds a
+    # lock that `stop` needs. Threads inherit the mask. (Python 3.11's sigtimedwait reports signals that never were when
+    # the process was stopped and continued.)
     signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
     daemon = Engine(context.config, endpoints, SystemClock())
     logging.getLogger("mover").info(
@@ -36,8 +37,8 @@ def engine(context: Context) -> None:
     )
     with ThreadPoolExecutor(1, "engine") as pool:
         running = pool.submit(daemon.run)
-        while not running.done():
-            if signal.sigtimedwait(_STOPPING, _LOOK_SECONDS):
+        while not wait([running], timeout=_LOOK_SECONDS).done:
+            if signal.sigpending() & set(_STOPPING):
                 daemon.stop()
     for endpoint in endpoints.values():
         endpoint.close()

@@ -1,5 +1,6 @@
 """The command `mover`: options common to all commands, and the one place where errors become words and exit codes."""
 
+import errno
 import traceback
 from pathlib import Path
 from typing import IO, Any
@@ -44,6 +45,10 @@ class Commands(click.Group):
             raise
         except MoverError as error:
             raise Failure(error, verbose=ctx.params["verbose"]) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
+            raise click.ClickException("cannot write the output: no space is left") from error
         except Exception as error:
             raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
 

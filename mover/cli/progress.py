@@ -24,7 +24,7 @@ class Display:
             disable=not say.is_terminal,
         )
         self._tasks: dict[str, TaskID] = {
-            one.name: self._bars.add_task(one.name, total=None, state="waits") for one in config.endpoint
+            one.name: self._bars.add_task(one.name, total=1, start=False, state="waits") for one in config.endpoint
         }
 
     def __enter__(self) -> "Display":
@@ -36,11 +36,12 @@ class Display:
 
     def observe(self, progress: LaneProgress) -> None:
         """Show it; called from the lanes' threads."""
+        self._bars.start_task(self._tasks[progress.endpoint])
         self._bars.update(
             self._tasks[progress.endpoint],
             completed=progress.bytes_done if progress.state is ReplicaState.WANTED else progress.bytes_total,
             total=progress.bytes_total,
-            state=progress.state.value,
+            state="sending" if progress.state is ReplicaState.WANTED else progress.state.value,
         )
         if self._states.get(progress.endpoint) is not progress.state:
             self._states[progress.endpoint] = progress.state

@@ -8,18 +8,22 @@ import click
 
 from mover.catalogue import custody
 from mover.catalogue.replicas import replicas_of, retry_replicas
-from mover.catalogue.runs import bundle_of, get_run
+from mover.catalogue.runs import bundle_of, find_run, get_run
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, size, table
 from mover.cli.waiting import wait_until_safe
 from mover.config import Config
+from mover.errors import RunError
+from mover.naming import LARGEST_RUN
 from mover.ports import StorageEndpoint
+from mover.states import RunState
 from mover.steps.close import close_run
 from mover.steps.recheck import want_lost_again
 from mover.steps.release import release_run
 from mover.wiring import build_endpoints
 
-_NUMBER = click.IntRange(min=0, max=2**31 - 1)
+_NUMBER = click.IntRange(min=0, max=LARGEST_RUN)
+_SECONDS = click.FloatRange(min=0, max=31 * 86400)
 _RUN = click.argument("number", type=_NUMBER, metavar="RUN")
 
 
@@ -75,13 +79,15 @@ def show(context: Context, number: int) -> None:
                 [(one.endpoint, one.state, moment(one.since), one.problem or "", one.hint or "") for one in replicas],
             )
         )
-    records = [(moment(one.at), one.by, one.event, _facts(one.facts)) for one in story]
-    out.print(table(("when", "by", "custody", "facts"), records))
+    for one in story:
+        out.print(f"{moment(one.at)} {one.by}: {one.event}", soft_wrap=True)
+        if one.facts:
+            out.print(f"    {printable(_facts(one.facts))}", soft_wrap=True)
 
 
 @run.command()
 @_RUN
-@click.option("--deadline", type=click.FloatRange(min=0), default=3600.0, show_default=True, help="Seconds to wait.")
+@click.option("--deadline", type=_SECONDS, default=3600.0, show_default=True, help="Seconds to wait.")
 @pass_context
 def wait(context: Context, number: int, deadline: float) -> None:
     """Wait until the run is safe; say why it is not, if it needs a person or the deadline passes.
@@ -91,6 +97,8 @@ def wait(context: Context, number: int, deadline: float) -> None:
       mover run close 4742 && mover run wait 4742 --deadline 600
     """
     with context.catalogue() as database:
+        if find_run(database, number) is None:
+            click.echo(f"run {number} is not closed yet; waiting for its end", err=True)
         wait_until_safe(database, number, deadline_seconds=deadline)
     click.echo(f"run {number}: safe")
 
@@ -109,7 +117,12 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
     """
     with context.catalogue() as database, _endpoints(context.config if look else None) as endpoints:
         for number in numbers:
-            get_run(database, number)
+            record = get_run(database, number)
+            if record.state is RunState.QUARANTINED:
+                raise RunError(
+                    record.problem or f"run {number} is quarantined",
+                    hint=f"mend it and `mover run close {number}`, or take it as it is with --force",
+                )
             now = datetime.now(UTC)
             retried = retry_replicas(database, number, now=now)
             click.echo(f"run {number}: {retried} of its replicas are taken up again now")

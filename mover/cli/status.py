@@ -5,7 +5,7 @@ import click
 from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import list_runs
 from mover.cli.context import Context, pass_context
-from mover.cli.tables import console, moment, table
+from mover.cli.tables import console, moment, printable, table
 
 
 @click.command()
@@ -17,7 +17,7 @@ def status(context: Context) -> None:
     Example:
       mover status
     """
-    rows = []
+    rows, troubles = [], []
     with context.catalogue() as database:
         for run in list_runs(database):
             replicas = replicas_of(database, run.number)
@@ -29,7 +29,10 @@ def status(context: Context) -> None:
                     run.state.value,
                     moment(run.since),
                     "\n".join(f"{one.endpoint}: {one.state}" for one in replicas),
-                    "\n".join(problems),
                 )
             )
-    console().print(table(("run", "state", "since", "replicas", "problem"), rows))
+            troubles += [f"run {run.number}: {problem}" for problem in problems]
+    out = console()
+    out.print(table(("run", "state", "since", "replicas"), rows))
+    for trouble in troubles:
+        out.print(printable(trouble), soft_wrap=True)

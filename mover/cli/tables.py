@@ -18,10 +18,11 @@ def console() -> Console:
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A plain table. Cells are text, never markup: names come from outside."""
+    """A plain table. Cells are text, never markup: names come from outside. Only the last column is folded."""
     built = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    for heading in headings:
-        built.add_column(heading, overflow="fold")
+    names = list(headings)
+    for heading in names:
+        built.add_column(heading, overflow="fold", no_wrap=heading != names[-1])
     for row in rows:
         built.add_row(*(Text(printable(cell)) for cell in row))
     return built

@@ -48,5 +48,5 @@ def _is_safe(database: Database, run: int) -> bool:
 def _waits_for(database: Database, run: int) -> str:
     replicas = replicas_of(database, run)
     if not replicas:
-        return "it is not closed"
+        return "it is not closed (its marker is not there, the engine does not run, or the number is wrong)"
     return "; ".join(f"{one.endpoint} is {one.state}" + (f", {one.problem}" if one.problem else "") for one in replicas)

@@ -25,6 +25,7 @@ class Closed(StrEnum):
 
     PLANNED = "planned"
     ALREADY = "already closed with the same files"
+    RELEASED = "already released, and no file of it is here"
 
 
 def close_run(
@@ -54,6 +55,9 @@ def close_run(
     if closed and _is_same(database, config, run):
         record_same_again(database, run, marker_ns=marker_ns, now=now)
         return Closed.ALREADY
+    if known is not None and known.state is RunState.RELEASED and _has_no_part(config, run):
+        record_same_again(database, run, marker_ns=marker_ns, now=now)
+        return Closed.RELEASED
     replan = force and known is not None and known.state is RunState.PLANNED
     if closed and not replan:
         problem = RunChangedError(
@@ -86,6 +90,12 @@ def close_run(
 def _scan(config: Config, run: int) -> ScannedRun:
     runs = config.runs
     return scan(runs.directory, runs.naming(), run, date_format=runs.format == "date", first_part=runs.first_part)
+
+
+def _has_no_part(config: Config, run: int) -> bool:
+    with open_directory(config.runs.directory) as directory:
+        parts, others = list_run(directory, config.runs.naming(), run)
+    return not parts and not others
 
 
 def _is_same(database: Database, config: Config, run: int) -> bool:

@@ -7,7 +7,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.replicas import ReplicaRecord, record_lost, replicas_of
 from mover.catalogue.runs import BundleRecord, bundle_of, get_run, record_run_event
 from mover.config import Config
-from mover.errors import MoverError, NotSafeError
+from mover.errors import CredentialError, MoverError, NotSafeError
 from mover.model import EndpointKind
 from mover.policy import Assessment, ProvenReplica, assess
 from mover.ports import StorageEndpoint
@@ -25,6 +25,7 @@ def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str
 
     Raises:
         NotSafeError: the policy does not hold; the message says which replica failed and why.
+        CredentialError: there is no proxy to ask with.
     """
     bundle = bundle_of(database, run)
     if bundle is None:
@@ -37,6 +38,9 @@ def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str
         place = places[replica.endpoint]
         try:
             _recheck_replica(replica, bundle, place.kind, endpoints[replica.endpoint])
+        except CredentialError:
+            # It says nothing about the storage.
+            raise
         except MoverError as error:
             failures.append(f"{replica.endpoint}: {error.message}")
         else:

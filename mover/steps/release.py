@@ -6,7 +6,7 @@ from contextlib import suppress
 from datetime import datetime
 
 from mover.bundle.plan import BundlePlan
-from mover.bundle.scan import list_run, open_directory
+from mover.bundle.scan import changed, list_run, open_directory
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import BundleRecord, bundle_of, get_run, note, record_run_event
@@ -57,6 +57,8 @@ def release_run(
 def _check_catalogue(database: Database, config: Config, run: int) -> BundleRecord:
     record = get_run(database, run)
     bundle = bundle_of(database, run)
+    if record.state is RunState.RELEASED:
+        raise NotSafeError(f"run {run} is released already", hint="nothing is left to do: its local files are removed")
     if record.state is not RunState.SAFE or bundle is None or record.problem:
         raise NotSafeError(
             f"run {run} is {record.state}" + (f": {record.problem}" if record.problem else ""),
@@ -79,7 +81,11 @@ def _check_catalogue(database: Database, config: Config, run: int) -> BundleReco
 def _bundled_parts(directory: int, naming: RunNaming, plan: BundlePlan) -> list[Part]:
     """The parts that are still there (an earlier release may have been cut short), if all of them were bundled."""
     parts, others = list_run(directory, naming, plan.run)
-    strange = [part.name for part in parts if part not in plan.parts]
+    planned = {part.name for part in plan.parts}
+    for part in parts:
+        if part.name in planned and part not in plan.parts:
+            raise changed(part, "has another size or time than when the run was closed")
+    strange = [part.name for part in parts if part.name not in planned]
     strange += [other for other in others if other not in plan.findings]
     if strange:
         raise RunChangedError(

@@ -209,3 +209,17 @@ def test_an_idle_engine_stops_cleanly(box: Box, stop: signal.Signals) -> None:
     engine.send_signal(stop)
     assert engine.wait(timeout=30) == 0
     assert "engine stopped" in box.log
+
+
+def test_an_engine_that_is_stopped_and_continued_goes_on(box: Box) -> None:
+    with box.engine() as engine:
+        wait_for(lambda: "engine started" in box.log, lambda: box.log)
+        for _ in range(3):
+            engine.send_signal(signal.SIGSTOP)
+            # Longer than the engine's own look at its signals: what matters is that this wait of its has run out.
+            time.sleep(1.0)
+            engine.send_signal(signal.SIGCONT)
+        box.room.daq.write_run(RUN, parts=1, part_bytes=100_000)
+        box.room.daq.end_run(RUN)
+        _wait_for_state(box, RUN, RunState.SAFE)
+        assert engine.poll() is None

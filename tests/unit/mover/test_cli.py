@@ -1,5 +1,6 @@
 """The command line: bad input gets a clear error and its exit code, and nothing is lost."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -126,10 +127,33 @@ def test_bad_configurations_end_with_exit_code_3(tmp_path: Path) -> None:
         _assert_refused(missing, 3, "cannot read ")
 
 
-def test_a_good_configuration_is_said_to_be_good(mover: Mover) -> None:
-    checked = mover("config", "check")
+def test_config_check_says_what_is_missing_on_this_machine_and_is_content_when_it_is_there(
+    mover: Mover, tmp_path: Path
+) -> None:
+    config = tmp_path / "mover.toml"
+    with config.open("a") as file:
+        file.write(f'[credential]\nagent = "{tmp_path}/agent.sock"\nca_directory = "{tmp_path}/ca"\n')
+    (tmp_path / "daq").rmdir()
+    refused = mover("config", "check")
+    _assert_refused(refused, 3, f"{config} is well-formed, but on this machine")
+    for key in ("runs.directory: ", "credential.ca_directory: ", "credential.agent: "):
+        assert f"\n  {key}" in refused.stderr
+    (tmp_path / "daq").mkdir()
+    (tmp_path / "ca").mkdir()
+    (tmp_path / "ca" / "01234567.0").touch()
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(tmp_path / "agent.sock"))
+        checked = mover("config", "check")
     assert checked.exit_code == 0
     assert "is good: experiment MICE, 1 endpoints" in checked.output
+
+
+def test_a_retry_of_a_quarantined_run_says_what_to_do_instead(mover: Mover, daq: DaqWriter) -> None:
+    daq.write_run(RUN, parts=2, part_bytes=10_000)[1].unlink()
+    mover("run", "close", str(RUN))
+    refused = mover("run", "retry", str(RUN))
+    _assert_refused(refused, 4, "run 4742 is not complete")
+    assert "mover run close 4742" in refused.stderr
 
 
 def test_every_command_has_help_with_an_example() -> None:

@@ -166,7 +166,7 @@ def test_a_quarantined_run_is_looked_at_again_only_when_its_marker_is_touched(be
         assert events(bench, RUN) == [RunEvent.INCOMPLETE]
         _set_mtime(_marker(bench), _marker(bench).stat().st_mtime_ns + 1)
         news.wait_until(lambda: events(bench, RUN) == [RunEvent.INCOMPLETE] * 2)
-    assert news.count("quarantined: ") == 2
+    assert news.count("needs a person: ") == 2
 
 
 def test_a_run_that_is_mended_and_marked_again_goes_on(bench: Bench, news: News) -> None:
@@ -211,14 +211,16 @@ def test_the_marker_of_a_run_that_was_closed_by_command_is_looked_at_once(bench:
     assert news.count(f"run {RUN}: end of run noticed") == 1
 
 
-def test_only_a_plain_file_is_a_marker(bench: Bench, news: News) -> None:
+def test_a_marker_that_is_no_plain_file_is_said_and_not_followed(bench: Bench, news: News) -> None:
     _marker(bench).rename(bench.config.runs.directory / "elsewhere")
     _marker(bench).symlink_to("elsewhere")
     _marker(bench, RUN - 1).mkdir()
     with running(bench):
         _look_once_more(bench, news)
-    assert find_run(bench.catalogue, RUN) is None
-    assert find_run(bench.catalogue, RUN - 1) is None
+    for run, kind in ((RUN, "a symlink"), (RUN - 1, "a folder")):
+        quarantined = known(bench.catalogue, run)
+        assert quarantined.state is RunState.QUARANTINED
+        assert f"is {kind}, not a plain file" in (quarantined.problem or "")
 
 
 def test_a_marker_that_cannot_be_examined_hides_no_other(

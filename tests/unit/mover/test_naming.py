@@ -6,14 +6,14 @@ from hypothesis import strategies as st
 
 from mover.errors import UnsafeNameError
 from mover.model import check_name, check_path
-from mover.naming import LfnNaming, RunNaming, Step, Template, TemplateError, temporary_path
+from mover.naming import LARGEST_RUN, LfnNaming, RunNaming, Step, Template, TemplateError, temporary_path
 
 MICE = RunNaming(
     Template.parse("{run:05d}.{part:03d}", required={"run", "part"}), Template.parse("{run:05d}.end", required={"run"})
 )
 
 
-@given(run=st.integers(0, 10**9), part=st.integers(0, 10**6))
+@given(run=st.integers(0, LARGEST_RUN - 1), part=st.integers(0, 10**6))
 def test_a_part_name_is_recognised_as_that_part_of_that_run_only(run: int, part: int) -> None:
     name = MICE.part_name(run, part)
     assert MICE.part_number(run, name) == part
@@ -25,6 +25,12 @@ def test_a_part_name_is_recognised_as_that_part_of_that_run_only(run: int, part:
 def test_what_is_not_exactly_a_marker_marks_no_run(name: str) -> None:
     run = MICE.marked_run(name)
     assert run is None or MICE.marker_name(run) == name
+
+
+def test_numbers_that_no_command_takes_are_no_runs() -> None:
+    assert MICE.marked_run(f"{LARGEST_RUN}.end") == LARGEST_RUN
+    assert MICE.marked_run(f"{LARGEST_RUN + 1}.end") is None
+    assert MICE.part_number(LARGEST_RUN + 1, f"{LARGEST_RUN + 1}.000") is None
 
 
 @pytest.mark.parametrize("name", ["4742.end", "004742.end", "04742.end\n", "04742.END", "٠٤٧٤٢.end"])
