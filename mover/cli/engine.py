@@ -27,10 +27,12 @@ def engine(context: Context) -> None:
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("mover").setLevel(logging.INFO)
     endpoints = build_endpoints(context.config)
-    # Looked at below, whatever mask we were started with: a handler could interrupt the main thread while it holds a
-    # lock that `stop` needs. Threads inherit the mask. (Python 3.11's sigtimedwait reports signals that never were when
-    # the process was stopped and continued.)
-    signal.pthread_sigmask(signal.SIG_BLOCK, _STOPPING)
+    # A handler interrupts the main thread wherever it is, perhaps holding a lock that `stop` needs: it only takes note.
+    received: list[int] = []
+    for number in _STOPPING:
+        signal.signal(number, lambda number, _frame: received.append(number))
+    # Whoever started us may have had them blocked.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
     daemon = Engine(context.config, endpoints, SystemClock())
     logging.getLogger("mover").info(
         "engine started: runs in %s, catalogue %s", context.config.runs.directory, context.config.catalogue
@@ -38,7 +40,7 @@ def engine(context: Context) -> None:
     with ThreadPoolExecutor(1, "engine") as pool:
         running = pool.submit(daemon.run)
         while not wait([running], timeout=_LOOK_SECONDS).done:
-            if signal.sigpending() & set(_STOPPING):
+            if received:
                 daemon.stop()
     for endpoint in endpoints.values():
         endpoint.close()

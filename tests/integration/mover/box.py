@@ -37,10 +37,11 @@ class Box:
         assert "Traceback" not in done.stderr + done.stdout, done.stderr
         return done
 
-    def start_engine(self) -> subprocess.Popen[str]:
-        """Start the daemon; its log goes to `engine.log`."""
+    def start_engine(self, *prefix: str) -> subprocess.Popen[str]:
+        """Start the daemon, by the command `prefix` if there is one; its log goes to `engine.log`."""
+        command = [*prefix, *self.command("engine")]
         with (self.room.directory / "engine.log").open("a") as log:
-            self.engines.append(subprocess.Popen(self.command("engine"), stdout=log, stderr=log, text=True))
+            self.engines.append(subprocess.Popen(command, stdout=log, stderr=log, text=True))
         return self.engines[-1]
 
     def kill_engines(self) -> None:

@@ -203,8 +203,10 @@ def test_a_second_end_of_run_with_other_files_is_an_alarm_and_changes_nothing(bo
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
-def test_an_idle_engine_stops_cleanly(box: Box, stop: signal.Signals) -> None:
-    engine = box.start_engine()
+def test_an_idle_engine_stops_cleanly_even_if_it_was_started_with_signals_blocked(
+    box: Box, stop: signal.Signals
+) -> None:
+    engine = box.start_engine("env", "--block-signal=TERM,INT")
     wait_for(lambda: "engine started" in box.log, lambda: box.log)
     engine.send_signal(stop)
     assert engine.wait(timeout=30) == 0
