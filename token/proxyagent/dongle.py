@@ -256,5 +256,6 @@ def module_errors() -> Iterator[None]:
         text = f": {error}" if str(error) else ""
         raise ModuleError(
             f"the PKCS#11 module answered {type(error).__name__}{text}",
-            hint="try again; if it stays so, replug the dongle and look whether `pkcs11-tool -L` works",
+            hint="try again, which loads the module afresh; "
+            "if it still fails, replug the dongle and look whether `pkcs11-tool --module MODULE -L` works",
         ) from error

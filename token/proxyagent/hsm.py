@@ -1,6 +1,7 @@
 """The agent's side of the PKCS#11 helper process: every call has a time limit, and a dead helper is replaced."""
 
 import contextlib
+import logging
 import signal
 import socket
 import subprocess
@@ -16,11 +17,12 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxyagent.chain import certificates_from_pem
-from proxyagent.errors import BusyError, ModuleCrashedError, ModuleTimeoutError
+from proxyagent.errors import BusyError, ModuleCrashedError, ModuleError, ModuleTimeoutError
 from proxyagent.pin import Secret
 from proxyagent.protocol import Channel, DeadlineError, Message, PeerClosedError, success_or_raise
 from proxyagent.uri import Uri
 
+_log = logging.getLogger(__name__)
 _EXIT_SECONDS = 5.0
 
 
@@ -35,12 +37,14 @@ class DongleState:
 
 
 class Helper:
-    """A PKCS#11 module in a process of its own, started when it is first needed and again after it died.
+    """A PKCS#11 module in a process of its own, started when it is first needed and again after it died or failed.
 
+    No PIN outlives the call that it was given to: a helper that replaces another is not logged in.
     It may be used from several threads; they take turns. Every method may raise
 
     * ModuleTimeoutError: the module did not answer within `timeout_seconds`; its process was killed.
     * ModuleCrashedError: the module took its process down.
+    * ModuleError: the module answered with an error; its process was killed, for some stay broken (SoftHSM does).
     * BusyError: another thread's call took so long that this one had no turn.
     * the errors of `proxyagent.dongle.Dongle`.
     """
@@ -101,8 +105,11 @@ class Helper:
                 ) from error
             except PeerClosedError as error:
                 raise self._crashed(process) from error
-            self.logged_in = answer.pop("logged_in", False) is True
-        return success_or_raise(answer)
+            was_logged_in, self.logged_in = self.logged_in, answer.pop("logged_in", False) is True
+            try:
+                return success_or_raise(answer)
+            except ModuleError as error:
+                raise self._failed(error, login_lost=was_logged_in or self.logged_in) from error
 
     def close(self) -> None:
         """Stop the helper, whatever it is doing. The object may be used again; then another starts."""
@@ -155,6 +162,13 @@ class Helper:
             f"the process of the PKCS#11 module ended ({how})",
             hint="run `proxyagent renew` to log in again; another helper starts by itself",
         )
+
+    def _failed(self, error: ModuleError, *, login_lost: bool) -> ModuleError:
+        self._kill()
+        if not login_lost:
+            return ModuleError(error.message, hint=error.hint)
+        _log.warning("%s; the login is lost with its helper", error.message)
+        return ModuleError(error.message, hint=f"{error.hint}; the login is lost: run `proxyagent renew` once it works")
 
     def _kill(self) -> None:
         self.logged_in = False

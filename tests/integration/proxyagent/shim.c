@@ -1,6 +1,6 @@
 /* A PKCS#11 module in front of SoftHSM that misbehaves on demand and counts C_Login.
  * Directory P11SHIM_DIR: "flags" holds hexadecimal token flags to add, "login_rv" what C_Login answers without trying,
- * "hang" makes C_Sign hang and say so in "hanging", "crash" makes it crash, "removed" takes the token away; C_Login appends to "logins". */
+ * "sign_rv" what C_Sign answers, "hang" makes C_Sign hang and say so in "hanging", "crash" makes it crash, "removed" takes the token away; C_Login appends to "logins". */
 #include <dlfcn.h>
 #include <p11-kit/pkcs11.h>
 #include <stdio.h>
@@ -59,6 +59,8 @@ static CK_RV sign(CK_SESSION_HANDLE session, CK_BYTE_PTR data, CK_ULONG length, 
         for (;;)
             pause();
     }
+    if (is_set("sign_rv", &value))
+        return value;
     return real->C_Sign(session, data, length, out, out_length);
 }
 

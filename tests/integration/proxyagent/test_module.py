@@ -8,12 +8,16 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import pytest
+
+from mover.errors import SandboxError
 from mover.sandbox.agent import Agent
 from mover.sandbox.dongle import Dongle
 from proxyagent.client import agent_status, obtain_proxy
 from tests.integration.proxyagent.conftest import AgentMaker, Shim
 
 SECONDS = 30.0
+CKR_GENERAL_ERROR = 5
 
 
 def renew(agent: Agent) -> subprocess.CompletedProcess[str]:
@@ -82,6 +86,50 @@ def test_a_crash_is_told_with_its_remedy(start_agent: AgentMaker, shim: Shim) ->
     obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
     shim.clear("crash")
     assert renew(agent).returncode == 0
+
+
+def test_a_module_that_failed_is_loaded_afresh(agent: Agent) -> None:
+    (helper,) = agent_helper(agent)
+    tokens = agent.dongle.directory / "tokens"
+    away = tokens.rename(tokens.with_name("away"))
+    for _ in range(2):
+        broken = agent_status(agent.socket, timeout_seconds=SECONDS).dongle
+        assert broken.kind == "module"
+        assert "the PKCS#11 module answered" in (broken.problem or "")
+        assert "loads the module afresh" in (broken.hint or "")
+    assert "the login is lost" in agent.log
+    away.rename(tokens)
+    # Nobody knows the PIN: the dongle is there, and the person with the PIN is needed.
+    status = agent_status(agent.socket, timeout_seconds=SECONDS)
+    assert status.dongle.present, status.dongle.problem
+    assert not status.dongle.logged_in
+    assert status.session is not None
+    assert helper not in agent_helper(agent)
+    assert renew(agent).returncode == 0
+    assert agent_status(agent.socket, timeout_seconds=SECONDS).dongle.logged_in
+
+
+def test_a_fresh_module_is_sent_no_pin(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent(unlock=False)
+    # The module fails after the login: the login is gone with its helper, and is not made again by itself.
+    shim.set("sign_rv", CKR_GENERAL_ERROR)
+    failed = renew(agent)
+    assert failed.returncode == 12
+    assert "GeneralError" in failed.stderr
+    assert "the login is lost: run `proxyagent renew`" in failed.stderr
+    shim.clear("sign_rv")
+    assert not agent_status(agent.socket, timeout_seconds=SECONDS).dongle.logged_in
+    assert shim.logins == 1
+    # A wrong PIN is remembered by the agent, not by the helper that dies.
+    with pytest.raises(SandboxError, match="refused the PIN"):
+        agent.unlock("000000000")
+    tokens = agent.dongle.directory / "tokens"
+    away = tokens.rename(tokens.with_name("away"))
+    assert agent_status(agent.socket, timeout_seconds=SECONDS).dongle.kind == "module"
+    away.rename(tokens)
+    with pytest.raises(SandboxError, match="was not sent again"):
+        agent.unlock("000000000")
+    assert shim.logins == 2
 
 
 def test_a_hanging_module_meets_its_time_limit(start_agent: AgentMaker, shim: Shim) -> None:
