@@ -1,177 +1,117 @@
-"""What the tests of lanes and of the engine share: a clock to set, lanes that end, an engine to watch."""
+"""A closed run, a catalogue, and one tape and one disk in memory: what the tests of the steps work on."""
 
-import logging
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
-from mover.catalogue import custody
+from mover.bundle.stream import BundleReader
 from mover.catalogue.database import Database
-from mover.catalogue.replicas import Claim, ReplicaRecord, claim_next, replicas_of
-from mover.catalogue.runs import RunRecord, find_run
-from mover.engine import Engine
-from mover.lane import Lane, Progress, Surroundings
-from mover.ports import Clock
-from mover.states import ReplicaState
-from mover.steps.close import close_run
-from tests.unit.mover.test_steps import NOW, Bench
+from mover.catalogue.replicas import (
+    claim_next,
+    get_replica,
+    release_claim,
+    replicas_of,
+)
+from mover.catalogue.runs import bundle_of, record_run_event
+from mover.config import Config
+from mover.sandbox.daq import DaqWriter
+from mover.states import ReplicaState, RunEvent
+from mover.steps.archive import archive
+from mover.steps.close import Closed, close_run
+from mover.steps.transfer import transfer
+from mover.steps.verify import verify
+from mover.steps.work import Work
+from mover.storage.memory import MemoryEndpoint
 
-#: What no wait of a test may take; only a broken engine comes near.
-DEADLINE_SECONDS = 30.0
-
-#: An engine on a machine of which nothing can be known.
-RIVAL = "elsewhere/boot/pid:[1]/1/1"
+RUN = 4742
+LFN = "MICE/04742.tar"
+NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 
 
-class SettableClock:
-    """A clock that stands still until it is moved."""
-
-    def __init__(self, now: datetime = NOW) -> None:
-        self.time = now
+class FixedClock:
+    """A clock that stands still."""
 
     def now(self) -> datetime:
-        """The moment that was set."""
-        return self.time
-
-    def advance(self, seconds: float) -> None:
-        """Move on, or back."""
-        self.time += timedelta(seconds=seconds)
+        """Always the same moment."""
+        return NOW
 
 
-class StopWhenIdle(threading.Event):
-    """A stop event for a lane that is to do what is due, and then to end instead of waiting.
+class Bench:
+    """A closed run, a catalogue, and one tape and one disk in memory."""
 
-    One that finds no end, because something is due again and again, is stopped too.
-    """
+    def __init__(self, base: Path) -> None:
+        runs = base / "daq"
+        runs.mkdir()
+        self.daq = DaqWriter(runs)
+        self.files = self.daq.write_run(RUN, parts=2, part_bytes=30_000)
+        self.daq.end_run(RUN)
+        endpoints = [
+            {"name": "tape", "site": "RAL", "kind": "tape", "url": "root://a/b"},
+            {"name": "disk", "site": "IC", "kind": "disk", "url": "davs://c/d"},
+        ]
+        self.config = Config.model_validate(
+            {
+                "experiment": "MICE",
+                "catalogue": base / "catalogue.sqlite",
+                "runs": {"directory": runs},
+                "bundle": {"lfn": "MICE/{run:05d}.tar"},
+                "endpoint": endpoints,
+                "policy": {"tapes": 1, "tape_sites": 1, "disks": 1},
+            }
+        )
+        self.catalogue = Database(self.config.catalogue, create=True)
+        self.endpoints = {"tape": MemoryEndpoint(name="tape", tape=True), "disk": MemoryEndpoint(name="disk")}
 
-    _looks = 0
+    def close_run(self, *, force: bool = False) -> Closed:
+        """What `mover run close` does."""
+        return close_run(self.catalogue, self.config, RUN, now=NOW, force=force)
 
-    def is_set(self) -> bool:
-        """Whether to stop; asked by the lane before each claim and with each chunk."""
-        self._looks += 1
-        return self._looks > 200 or super().is_set()
+    def work(self, endpoint: str) -> Work:
+        """A claim on the run's replica at `endpoint`, as a lane would have it."""
+        claim = claim_next(self.catalogue, endpoint, list(ReplicaState), owner="a/b/c/1/d", lease=timedelta(1), now=NOW)
+        assert claim is not None
+        bundle = bundle_of(self.catalogue, RUN)
+        assert bundle is not None
+        return Work(
+            database=self.catalogue,
+            claim=claim,
+            replica=get_replica(self.catalogue, claim.replica_id),
+            bundle=bundle,
+            endpoint=self.endpoints[endpoint],
+            run_directory=self.config.runs.directory,
+            clock=FixedClock(),
+            alive=lambda _: None,
+        )
 
-    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 - the signature is Event's
-        """There is nothing to do: stop."""
-        self.set()
-        return True
-
-
-def tune(bench: Bench, table: str, **values: object) -> None:
-    """Change values of a table of the configuration; in `endpoint`, of every endpoint. They are not validated."""
-    now = getattr(bench.config, table)
-    if isinstance(now, tuple):
-        changed: object = tuple(one.model_copy(update=values) for one in now)
-    else:
-        changed = now.model_copy(update=values)
-    bench.config = bench.config.model_copy(update={table: changed})
-
-
-def add_run(bench: Bench, run: int, *, now: datetime = NOW) -> None:
-    """Write another run of one part and close it, as `mover run close` does."""
-    bench.daq.write_run(run, parts=1, part_bytes=5_000)
-    close_run(bench.catalogue, bench.config, run, now=now)
-
-
-def replica(bench: Bench, run: int, endpoint: str) -> ReplicaRecord:
-    """What the catalogue knows of the run's replica there."""
-    return next(one for one in replicas_of(bench.catalogue, run) if one.endpoint == endpoint)
-
-
-def known(database: Database, run: int) -> RunRecord:
-    """The run, which must be known."""
-    record = find_run(database, run)
-    assert record is not None
-    return record
-
-
-def events(bench: Bench, run: int) -> list[str]:
-    """What custody says happened to the run, oldest first."""
-    return [record.event for record in custody.records(bench.catalogue, run)]
-
-
-def claim_as_rival(bench: Bench, endpoint: str, now: datetime) -> Claim | None:
-    """What another engine would get."""
-    lease = timedelta(seconds=bench.config.engine.lease_seconds)
-    states = [ReplicaState.WANTED, ReplicaState.COPIED, ReplicaState.VERIFIED]
-    return claim_next(bench.catalogue, endpoint, states, owner=RIVAL, lease=lease, now=now)
-
-
-def work(
-    bench: Bench,
-    endpoint: str,
-    clock: Clock,
-    *,
-    stop: threading.Event | None = None,
-    observe: Callable[[Progress], None] = lambda _: None,
-) -> Lane:
-    """Have a lane do, on this thread, all that is due at its endpoint; the lane as it ended."""
-    place = next(one for one in bench.config.endpoint if one.name == endpoint)
-    around = Surroundings(bench.config, clock, stop or StopWhenIdle(), threading.Event(), observe)
-    lane = Lane(place, bench.endpoints[endpoint], around)
-    lane.run()
-    assert around.wake.is_set()
-    return lane
-
-
-class News(logging.Handler):
-    """What the engine logs. Every fact is logged after its commit: that is when to look at the catalogue again."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.INFO)
-        self.messages: list[str] = []
-        self._told = threading.Condition()
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message and wake whoever waits."""
-        with self._told:
-            self.messages.append(record.getMessage())
-            self._told.notify_all()
-
-    def wait_until(self, condition: Callable[[], bool]) -> None:
-        """Wait until `condition` holds, looking once for every message."""
-        with self._told:
-            assert self._told.wait_for(condition, DEADLINE_SECONDS), "\n".join(
-                ["it never came to that:", *self.messages]
-            )
-
-    def count(self, text: str) -> int:
-        """How many messages have `text` in them."""
-        return sum(text in message for message in self.messages)
-
-
-class RunningEngine:
-    """An engine on a thread of its own."""
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine = engine
-        self.error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="engine", daemon=True)
-        self._thread.start()
-
-    def wait(self) -> None:
-        """Wait for its end, which must come; raise what it ended with."""
-        self._thread.join(DEADLINE_SECONDS)
-        assert not self._thread.is_alive(), "the engine does not end"
-        if self.error is not None:
-            raise self.error
-
-    def _run(self) -> None:
+    def step(self, act: Callable[[Work], None], endpoint: str) -> ReplicaState:
+        """Do one step under a claim of its own; the state after it."""
+        work = self.work(endpoint)
         try:
-            self.engine.run()
-        except BaseException as error:
-            self.error = error
+            act(work)
+        finally:
+            release_claim(self.catalogue, work.claim)
+        return self.state(endpoint)
+
+    def state(self, endpoint: str) -> ReplicaState:
+        """The state of the run's replica there."""
+        return next(one.state for one in replicas_of(self.catalogue, RUN) if one.endpoint == endpoint)
+
+    def make_safe(self) -> None:
+        """The whole way."""
+        self.close_run()
+        for endpoint in ("tape", "disk"):
+            self.step(transfer, endpoint)
+            self.step(verify, endpoint)
+        self.step(poll, "tape")
+        record_run_event(self.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
 
 
-@contextmanager
-def running(
-    bench: Bench, clock: Clock | None = None, *, observe: Callable[[Progress], None] = lambda _: None
-) -> Iterator[RunningEngine]:
-    """An engine on the bench's catalogue and endpoints; at the end of the block it is stopped and must end well."""
-    engine = RunningEngine(Engine(bench.config, bench.endpoints, clock or SettableClock(), observe=observe))
-    try:
-        yield engine
-    finally:
-        engine.engine.stop()
-    engine.wait()
+def poll(work: Work) -> None:
+    """The archive step as a lane calls it."""
+    archive(work, poll=timedelta(seconds=1))
+
+
+def bundle_bytes(bench: Bench) -> bytes:
+    bundle = bundle_of(bench.catalogue, RUN)
+    assert bundle is not None
+    return b"".join(BundleReader(bundle.plan, bench.config.runs.directory).chunks())

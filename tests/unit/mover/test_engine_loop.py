@@ -24,7 +24,8 @@ from mover.steps.close import close_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from mover.storage.memory import MemoryEndpoint
-from tests.unit.mover.bench import (
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, poll
+from tests.unit.mover.running import (
     DEADLINE_SECONDS,
     News,
     RunningEngine,
@@ -34,7 +35,6 @@ from tests.unit.mover.bench import (
     running,
     tune,
 )
-from tests.unit.mover.test_steps import LFN, NOW, RUN, Bench, poll
 
 LATER_RUN = RUN + 1
 _A_WEEK = 7 * 86400.0

@@ -22,7 +22,8 @@ from mover.model import StoredFile
 from mover.ports import MayRemove, always
 from mover.states import ReplicaEvent, ReplicaState
 from mover.storage.memory import Call, MemoryEndpoint
-from tests.unit.mover.bench import (
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench
+from tests.unit.mover.running import (
     SettableClock,
     StopWhenIdle,
     add_run,
@@ -32,7 +33,6 @@ from tests.unit.mover.bench import (
     tune,
     work,
 )
-from tests.unit.mover.test_steps import LFN, NOW, RUN, Bench
 
 LATER_RUN = RUN + 1
 

@@ -1,0 +1,108 @@
+"""Closing a run: incomplete, forced, a second time, planned anew."""
+
+import os
+
+import pytest
+
+from mover.catalogue.replicas import (
+    replicas_of,
+)
+from mover.catalogue.runs import bundle_of, find_run
+from mover.errors import (
+    CatalogueError,
+    LfnTakenError,
+    NotSafeError,
+    RunChangedError,
+    RunIncompleteError,
+)
+from mover.states import ReplicaState, RunState
+from mover.steps.close import Closed, close_run
+from mover.steps.release import release_run
+from mover.steps.transfer import transfer
+from mover.steps.verify import verify
+from tests.unit.mover.bench import NOW, RUN, Bench
+
+
+def test_an_incomplete_run_is_quarantined_mended_and_closed(bench: Bench) -> None:
+    hidden = bench.files[1].rename(bench.files[1].with_name("hidden"))
+    with pytest.raises(RunIncompleteError, match="END_OF_RUN"):
+        bench.close_run()
+    run = find_run(bench.catalogue, RUN)
+    assert run is not None
+    assert run.state is RunState.QUARANTINED
+    assert run.problem
+    assert "END_OF_RUN" in run.problem
+    assert replicas_of(bench.catalogue, RUN) == []
+    hidden.rename(bench.files[1])
+    assert bench.close_run() is Closed.PLANNED
+    run = find_run(bench.catalogue, RUN)
+    assert run is not None
+    assert (run.state, run.problem) == (RunState.PLANNED, None)
+
+
+def test_an_incomplete_run_can_be_forced_and_says_so_in_its_manifest(bench: Bench) -> None:
+    bench.files[1].unlink()
+    assert bench.close_run(force=True) is Closed.PLANNED
+    bundle = bundle_of(bench.catalogue, RUN)
+    assert bundle is not None
+    assert bundle.plan.findings == ("there is no END_OF_RUN event",)
+
+
+def test_a_second_end_of_run_with_the_same_files_changes_nothing_and_with_others_is_refused(bench: Bench) -> None:
+    bench.close_run()
+    planned = bundle_of(bench.catalogue, RUN)
+    assert bench.close_run() is Closed.ALREADY
+    bench.files[0].write_bytes(bench.files[0].read_bytes() + b"")
+    with pytest.raises(RunChangedError, match="second time"):
+        bench.close_run()
+    assert bundle_of(bench.catalogue, RUN) == planned
+    run = find_run(bench.catalogue, RUN)
+    assert run is not None
+    assert run.state is RunState.PLANNED
+    assert run.problem
+
+
+def test_closing_again_with_the_same_files_clears_what_was_wrong(bench: Bench) -> None:
+    bench.make_safe()
+    stray = bench.config.runs.directory / "04742.002"
+    stray.write_bytes(b"")
+    with pytest.raises(RunChangedError):
+        bench.close_run()
+    with pytest.raises(NotSafeError, match="second time"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    stray.unlink()
+    assert bench.close_run() is Closed.ALREADY
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+
+
+def test_a_run_that_changed_before_anything_was_stored_can_be_planned_anew(bench: Bench) -> None:
+    bench.close_run()
+    before = bench.files[1].stat()
+    os.utime(bench.files[1], ns=(before.st_atime_ns, before.st_mtime_ns + 1))
+    with pytest.raises(RunChangedError):
+        bench.step(transfer, "tape")
+    with pytest.raises(RunChangedError, match="second time"):
+        bench.close_run()
+    assert bench.close_run(force=True) is Closed.PLANNED
+    assert bench.step(transfer, "tape") is ReplicaState.COPIED
+    bench.step(verify, "tape")
+
+
+def test_a_run_of_which_something_is_stored_is_never_planned_anew(bench: Bench) -> None:
+    bench.close_run()
+    bench.step(transfer, "tape")
+    bench.files[1].write_bytes(bench.files[1].read_bytes())
+    with pytest.raises(CatalogueError, match="tape has something of it"):
+        bench.close_run(force=True)
+
+
+def test_an_lfn_that_belongs_to_another_run_quarantines_this_one(bench: Bench) -> None:
+    bench.close_run()
+    with bench.catalogue.transaction() as connection:
+        connection.execute("UPDATE bundle SET lfn = 'MICE/04743.tar'")
+    bench.daq.write_run(RUN + 1, parts=1, part_bytes=5_000)
+    with pytest.raises(LfnTakenError):
+        close_run(bench.catalogue, bench.config, RUN + 1, now=NOW)
+    run = find_run(bench.catalogue, RUN + 1)
+    assert run is not None
+    assert run.state is RunState.QUARANTINED

@@ -1,0 +1,167 @@
+"""Releasing local files: only what the storage itself shows at that moment counts."""
+
+from collections.abc import Callable
+from datetime import timedelta
+
+import pytest
+
+from mover.catalogue.replicas import (
+    replicas_of,
+)
+from mover.catalogue.runs import find_run, record_run_event
+from mover.config import Config
+from mover.errors import (
+    CredentialError,
+    EndpointUnavailableError,
+    NotSafeError,
+    RunChangedError,
+)
+from mover.states import ReplicaState, RunEvent, RunState
+from mover.steps.close import Closed, close_run
+from mover.steps.recheck import want_lost_again
+from mover.steps.release import release_run
+from mover.steps.transfer import transfer
+from mover.steps.verify import verify
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, poll
+
+
+def _not_on_tape(bench: Bench) -> None:
+    bench.endpoints["tape"].migrated = lambda _: False
+
+
+def _gone_from_disk(bench: Bench) -> None:
+    bench.endpoints["disk"].remove(LFN)
+
+
+def _corrupt_on_tape(bench: Bench) -> None:
+    bench.endpoints["tape"].corrupt(LFN)
+
+
+def _disk_is_down(bench: Bench) -> None:
+    bench.endpoints["disk"].fail_next(EndpointUnavailableError("down", hint="wait"))
+
+
+def replace_policy(config: Config, *, disks: int) -> Config:
+    """The configuration with a policy that its endpoints do not satisfy (a later change of mind)."""
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"disks": disks})})
+
+
+def test_the_whole_way_to_released(bench: Bench) -> None:
+    assert bench.close_run() is Closed.PLANNED
+    tape, disk = bench.endpoints["tape"], bench.endpoints["disk"]
+    assert bench.step(transfer, "tape") is ReplicaState.COPIED
+    assert [file.path for file in tape.list("MICE")] == [LFN]
+    assert bench.step(verify, "tape") is ReplicaState.VERIFIED
+    tape.migrated = lambda _: False
+    assert bench.step(poll, "tape") is ReplicaState.VERIFIED
+    tape.migrated = lambda _: True
+    assert replicas_of(bench.catalogue, RUN)[0].next_attempt_at == NOW + timedelta(seconds=1)
+    assert bench.step(transfer, "disk") is ReplicaState.COPIED
+    assert [file.path for file in disk.list("MICE")] == [f"{LFN}.mover-1.part"]
+    assert bench.step(verify, "disk") is ReplicaState.VERIFIED
+    assert [file.path for file in disk.list("MICE")] == [LFN]
+    assert tape.content(LFN) == disk.content(LFN)
+
+
+def test_on_tape_then_safe_then_released(bench: Bench) -> None:
+    bench.make_safe()
+    assert bench.state("tape") is ReplicaState.ARCHIVED
+    assert str(release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)).startswith("safe: 1 tape")
+    assert list(bench.config.runs.directory.iterdir()) == []
+    run = find_run(bench.catalogue, RUN)
+    assert run is not None
+    assert run.state is RunState.RELEASED
+
+
+@pytest.mark.parametrize("spoil", [_not_on_tape, _gone_from_disk, _corrupt_on_tape, _disk_is_down])
+def test_release_asks_the_storage_itself_and_keeps_the_files_if_it_says_no(
+    bench: Bench, spoil: Callable[[Bench], None]
+) -> None:
+    bench.make_safe()
+    spoil(bench)
+    with pytest.raises(NotSafeError, match="not safe: lacks 1"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    assert all(file.exists() for file in bench.files)
+
+
+def test_a_run_that_is_not_safe_is_not_released(bench: Bench) -> None:
+    bench.close_run()
+    with pytest.raises(NotSafeError, match="is planned"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+
+
+def test_a_local_file_that_changed_after_bundling_is_not_removed(bench: Bench) -> None:
+    bench.make_safe()
+    bench.files[1].write_bytes(b"new data that nobody has stored")
+    with pytest.raises(RunChangedError, match=r"04742\.001 has another size or time"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    assert all(file.exists() for file in bench.files)
+
+
+def test_a_release_that_was_cut_short_is_finished(bench: Bench) -> None:
+    bench.make_safe()
+    bench.files[0].unlink()
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    assert list(bench.config.runs.directory.iterdir()) == []
+
+
+def test_a_replica_that_is_only_believed_does_not_count_for_release(bench: Bench) -> None:
+    bench.make_safe()
+    bench.config = replace_policy(bench.config, disks=2)
+    with pytest.raises(NotSafeError, match="lacks 1 disk"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+
+
+def test_a_part_that_appears_after_the_run_was_safe_stops_its_release(bench: Bench) -> None:
+    bench.make_safe()
+    late = bench.config.runs.directory / "04742.002"
+    late.write_bytes(b"taken after the end of run")
+    with pytest.raises(RunChangedError, match=r"04742\.002"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    assert late.exists()
+    assert all(file.exists() for file in bench.files)
+
+
+def test_a_release_waits_for_every_endpoint_that_still_needs_the_files(bench: Bench) -> None:
+    bench.config = bench.config.model_copy(
+        update={"policy": bench.config.policy.model_copy(update={"disks": 0, "tapes": 1})}
+    )
+    bench.close_run()
+    bench.step(transfer, "tape")
+    bench.step(verify, "tape")
+    bench.step(poll, "tape")
+    record_run_event(bench.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
+    with pytest.raises(NotSafeError, match="disk still needs its files"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+
+
+def test_a_replica_that_is_lost_is_wanted_again_and_the_run_is_not_safe_meanwhile(bench: Bench) -> None:
+    bench.make_safe()
+    assert want_lost_again(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW) == []
+    bench.endpoints["tape"].remove(LFN)
+    assert want_lost_again(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW) == ["tape"]
+    run = find_run(bench.catalogue, RUN)
+    assert run is not None
+    assert run.state is RunState.PLANNED
+    bench.step(transfer, "tape")
+    bench.step(verify, "tape")
+    assert bench.step(poll, "tape") is ReplicaState.ARCHIVED
+
+
+def test_a_stray_end_of_a_released_run_leaves_no_problem(bench: Bench) -> None:
+    bench.make_safe()
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    assert close_run(bench.catalogue, bench.config, RUN, now=NOW, marker_ns=5) is Closed.RELEASED
+    run = find_run(bench.catalogue, RUN)
+    assert run is not None
+    assert (run.state, run.problem, run.marker_ns) == (RunState.RELEASED, None, 5)
+    with pytest.raises(NotSafeError, match="released already"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+
+
+def test_without_a_proxy_nothing_is_said_of_the_storage(bench: Bench) -> None:
+    bench.make_safe()
+    bench.endpoints["disk"].fail_next(CredentialError("no Grid proxy", hint="run `proxyagent renew`"), "stat")
+    with pytest.raises(CredentialError):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    assert all(file.exists() for file in bench.files)
