@@ -10,16 +10,23 @@ from proxyagent.errors import PinNotSentError
 from proxyagent.pin import MAX_PIN_BYTES, Secret
 
 _STDIN = 0
+_HINT = "enter the PIN on a terminal, or give it as one line on standard input"
 
 
 def read_pin(prompt: str) -> Secret:
     """One line from standard input, without echo if that is a terminal.
 
     Raises:
-        PinNotSentError: the line is too long, or the input ended without one.
+        PinNotSentError: the line is too long, the input ended without one, or it cannot be read.
     """
-    if not os.isatty(_STDIN):
-        return _read_line()
+    try:
+        return _ask(prompt) if os.isatty(_STDIN) else _read_line()
+    except (OSError, termios.error) as error:
+        reason = error.args[-1]
+        raise PinNotSentError(f"cannot read the PIN from standard input: {reason}", hint=_HINT) from error
+
+
+def _ask(prompt: str) -> Secret:
     sys.stderr.write(prompt)
     sys.stderr.flush()
     try:
@@ -31,23 +38,21 @@ def read_pin(prompt: str) -> Secret:
 
 def _read_line() -> Secret:
     buffer = bytearray(MAX_PIN_BYTES + 2)
-    secret = Secret(buffer)
     length = 0
-    with memoryview(buffer) as view:
+    with Secret(buffer), memoryview(buffer) as view:
         # Byte by byte, so that what follows the line stays in the pipe.
         while length < len(view):
             if os.readv(_STDIN, [view[length : length + 1]]) == 0 or view[length] == ord("\n"):
                 break
             length += 1
-    if length > 0 and buffer[length - 1] == ord("\r"):
-        length -= 1
-    pin = Secret(bytearray(memoryview(buffer)[:length]))
-    secret.wipe()
+        if length > 0 and view[length - 1] == ord("\r"):
+            length -= 1
+        pin = Secret(bytearray(view[:length]))
     if length > MAX_PIN_BYTES:
         pin.wipe()
         raise PinNotSentError(f"the PIN is longer than {MAX_PIN_BYTES} bytes", hint="enter the PIN alone, on one line")
     if length == 0:
-        raise PinNotSentError("no PIN was entered", hint="enter the PIN, or give it as one line on standard input")
+        raise PinNotSentError("no PIN was entered", hint=_HINT)
     return pin
 
 
