@@ -4,8 +4,9 @@ import json
 import logging
 import os
 import sys
+import traceback
 from pathlib import Path
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import click
 from cryptography import x509
@@ -15,7 +16,7 @@ from proxyagent.agent import Agent
 from proxyagent.client import AgentStatus, agent_status, obtain_proxy, unlock_agent
 from proxyagent.errors import ConfigError, ProxyAgentError, RequestError, from_kind
 from proxyagent.handler import Handler
-from proxyagent.hardening import harden_process, lock_memory
+from proxyagent.hardening import harden_process, lock_memory, open_standard_streams
 from proxyagent.hsm import Helper
 from proxyagent.pin import Secret
 from proxyagent.pinentry import read_pin
@@ -28,13 +29,43 @@ _NOT_FOUND = 127  # as shells report a command that does not exist
 _MAX_CERTIFICATE_BYTES = 32 * 1024
 
 
-@click.group()
-@click.option("--config", type=click.Path(path_type=Path), default=_DEFAULT_CONFIG, show_default=True)
+class Commands(click.Group):
+    """A group that shows where an error came from, for those who asked."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; its errors go on to `main`."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except Exception:
+            if ctx.params["verbose"]:
+                for line in traceback.format_exc().splitlines():
+                    click.echo(_printable(line), err=True)
+            raise
+
+
+@click.group(cls=Commands, no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"]})
+@click.option(
+    "--config",
+    "config_path",
+    type=click.Path(path_type=Path),
+    default=_DEFAULT_CONFIG,
+    show_default=True,
+    help="The configuration file, of the agent and of its users alike.",
+)
+@click.option("--verbose", is_flag=True, help="Show a traceback with an error.")
+@click.version_option(package_name="end-of-run-mover", prog_name="proxyagent")
 @click.pass_context
-def cli(context: click.Context, config: Path) -> None:
-    """Grid proxies signed by a key that never leaves its dongle."""
+def cli(context: click.Context, config_path: Path, verbose: bool) -> None:  # noqa: ARG001 - `Commands` reads it
+    """Grid proxies signed by a key that never leaves its dongle.
+
+    \b
+    Example:
+      proxyagent --config proxyagent.toml status
+    """
     harden_process(no_new_privileges=False)
-    context.obj = policy.load(config)
+    context.obj = config_path  # the commands load it, so that their --help needs none
 
 
 @cli.command()
@@ -43,11 +74,17 @@ def cli(context: click.Context, config: Path) -> None:
 @click.option("--request", type=click.Path(path_type=Path, dir_okay=False), help="Where the request goes, else stdout.")
 @click.option("--certificate", type=click.Path(path_type=Path), help="Import the CA's answer instead.")
 @click.pass_obj
-def init(config: policy.Config, subject: str, label: str, request: Path | None, certificate: Path | None) -> None:
+def init(config_path: Path, subject: str, label: str, request: Path | None, certificate: Path | None) -> None:
     """Set up a dongle: make a key on it and a request for the CA, or import the CA's certificate.
 
     Needs the dongle's PIN, on the terminal or as one line on standard input.
+
+    \b
+    Example:
+      proxyagent init --subject "CN=Robot - mover,O=Site,C=UK" --request robot.csr
+      proxyagent init --certificate robot.pem
     """
+    config = policy.load(config_path)
     pem = _read_certificate(certificate) if certificate else None
     _check_subject(subject)
     seconds = config.agent.module_timeout_seconds
@@ -70,8 +107,14 @@ def init(config: policy.Config, subject: str, label: str, request: Path | None, 
 
 @cli.command()
 @click.pass_obj
-def serve(config: policy.Config) -> None:
-    """Run the agent in the foreground until SIGTERM."""
+def serve(config_path: Path) -> None:
+    """Run the agent in the foreground until SIGTERM.
+
+    \b
+    Example:
+      proxyagent serve
+    """
+    config = policy.load(config_path)
     harden_process()
     memory_locked = lock_memory()
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -85,11 +128,16 @@ def serve(config: policy.Config) -> None:
 
 @cli.command()
 @click.pass_obj
-def renew(config: policy.Config) -> None:
+def renew(config_path: Path) -> None:
     """Give the agent the dongle's PIN, once, for a new session.
 
     The PIN is read from the terminal or is one line on standard input.
+
+    \b
+    Example:
+      proxyagent renew
     """
+    config = policy.load(config_path)
     # Three calls into the module: look, log in, sign.
     seconds = 3 * config.agent.module_timeout_seconds + _TIMEOUT_SECONDS
     dongle = agent_status(config.agent.socket, timeout_seconds=seconds).dongle
@@ -103,8 +151,14 @@ def renew(config: policy.Config) -> None:
 @cli.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.pass_obj
-def status(config: policy.Config, as_json: bool) -> None:
-    """Show until when the session lasts, whether the dongle is in, and the profiles for this user."""
+def status(config_path: Path, as_json: bool) -> None:
+    """Show until when the session lasts, whether the dongle is in, and the profiles for this user.
+
+    \b
+    Example:
+      proxyagent status --json
+    """
+    config = policy.load(config_path)
     seconds = config.agent.module_timeout_seconds + _TIMEOUT_SECONDS
     found = agent_status(config.agent.socket, timeout_seconds=seconds)
     if as_json:
@@ -114,13 +168,27 @@ def status(config: policy.Config, as_json: bool) -> None:
             click.echo(_printable(line))
 
 
-@cli.command("exec", context_settings={"ignore_unknown_options": True})
+# What stands behind the command's name is the command's, even -h.
+@cli.command("exec", context_settings={"allow_interspersed_args": False})
 @click.option("--profile", help="Needed where this user may use several.")
-@click.option("--lifetime", "lifetime_seconds", type=click.IntRange(60, 86400), default=3600, show_default=True)
+@click.option(
+    "--lifetime",
+    "lifetime_seconds",
+    type=click.IntRange(60, 86400),
+    default=3600,
+    show_default=True,
+    help="Seconds; the agent's policy may make it shorter.",
+)
 @click.argument("command", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.pass_obj
-def exec_(config: policy.Config, profile: str | None, lifetime_seconds: int, command: tuple[str, ...]) -> NoReturn:
-    """Run a command with X509_USER_PROXY set to a fresh proxy in memory; its exit code is the command's."""
+def exec_(config_path: Path, profile: str | None, lifetime_seconds: int, command: tuple[str, ...]) -> NoReturn:
+    """Run a command with X509_USER_PROXY set to a fresh proxy in memory; its exit code is the command's.
+
+    \b
+    Example:
+      proxyagent exec --lifetime 600 -- xrdfs root://se.example.org ls /
+    """
+    config = policy.load(config_path)
     name = profile or _only_profile(config)
     proxy = obtain_proxy(config.agent.socket, name, lifetime_seconds, timeout_seconds=_TIMEOUT_SECONDS)
     os.set_inheritable(proxy.fileno(), True)
@@ -138,18 +206,25 @@ def exec_(config: policy.Config, profile: str | None, lifetime_seconds: int, com
 def main() -> NoReturn:
     """Entry point. Exits with the error's code, see `proxyagent.errors`; 2 is wrong usage."""
     try:
+        open_standard_streams()
         cli.main(prog_name="proxyagent", standalone_mode=False)
     except ProxyAgentError as error:
-        click.echo(f"error: {_printable(error.message)}", err=True)
-        click.echo(f"hint: {_printable(error.hint)}", err=True)
-        sys.exit(error.exit_code)
+        _fail(error.message, error.hint, error.exit_code)
     except click.ClickException as error:
-        click.echo(f"error: {_printable(error.format_message())}", err=True)
-        click.echo("hint: see `proxyagent --help`", err=True)
-        sys.exit(error.exit_code)
+        _fail(error.format_message(), "see `proxyagent --help`", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
         sys.exit(_INTERRUPTED)
+    except Exception as error:
+        # The last resort: a bug, or a library that behaves unlike its documentation.
+        text = f"unexpected {type(error).__name__}: {error}"
+        _fail(text, "please report it, with what `proxyagent --verbose` shows", ProxyAgentError.exit_code)
     sys.exit(0)
+
+
+def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
+    click.echo(f"error: {_printable(message)}", err=True)
+    click.echo(f"hint: {_printable(hint)}", err=True)
+    sys.exit(exit_code)
 
 
 def _status_lines(found: AgentStatus) -> list[str]:

@@ -28,6 +28,19 @@ def harden_process(*, no_new_privileges: bool = True) -> None:
         _prctl(_PR_SET_NO_NEW_PRIVS, 1)
 
 
+def open_standard_streams() -> None:
+    """Put /dev/null in place of a standard stream that is closed.
+
+    Otherwise the next socket or memory file would get its number, and be read as input or written to as output.
+    """
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
+            os.set_inheritable(descriptor, True)
+
+
 def lock_memory() -> bool:
     """Keep this process's pages out of swap if the limit allows; tell whether they are.
 
