@@ -18,6 +18,7 @@ from proxyagent.errors import (
     SeveralDonglesError,
 )
 from proxyagent.hsm import DongleState, Helper
+from proxyagent.messages import NOT_RENEWED
 from proxyagent.pin import PinGuard, Secret
 from proxyagent.policy import Config, Profile
 from proxyagent.proxy import Language, ProxyInfo, issue_proxy
@@ -82,7 +83,9 @@ class Agent:
         return self._helper.describe()
 
     def unlock(self, pin: Secret) -> Session:
-        """Log in with `pin`, once, and make a new session. The old one stays if that fails.
+        """Log in with `pin`, once, and make a new session.
+
+        The old session stays if that fails. If the old login is lost, the error's message says what that means for it.
 
         Raises:
             PinNotSentError: the PIN is malformed or failed before.
@@ -90,20 +93,11 @@ class Agent:
             ProxyAgentError: as `hsm.Helper`.
         """
         with self._unlocking:
-            state = self._helper.describe()
-            serial = state.serial
-            if state.pin_state == "low":
-                _log.warning("a wrong PIN was entered on dongle %s before; few attempts are left", serial)
-            self._guard.check(serial, pin)
             try:
-                self._helper.login(pin, serial)
-            except _PIN_NOT_SENT:
-                raise
-            except ProxyAgentError:
-                # Whatever went wrong once the PIN was on its way, it may have cost an attempt.
-                self._guard.failed(serial, pin)
-                raise
-            return self._new_session()
+                self._log_in(pin)
+                return self._new_session()
+            except ProxyAgentError as error:
+                raise self._with_consequence(error) from error
 
     def issue(self, profile: Profile, request_pem: str, lifetime_seconds: int) -> tuple[x509.Certificate, ...]:
         """A client proxy for the key of a certificate request, with its chain down to the end-entity certificate.
@@ -149,6 +143,28 @@ class Agent:
         """Forget the session and stop the helper."""
         self._session = None
         self._helper.close()
+
+    def _log_in(self, pin: Secret) -> None:
+        state = self._helper.describe()
+        serial = state.serial
+        if state.pin_state == "low":
+            _log.warning("a wrong PIN was entered on dongle %s before; few attempts are left", serial)
+        self._guard.check(serial, pin)
+        try:
+            self._helper.login(pin, serial)
+        except _PIN_NOT_SENT:
+            raise
+        except ProxyAgentError:
+            # Whatever went wrong once the PIN was on its way, it may have cost an attempt.
+            self._guard.failed(serial, pin)
+            raise
+
+    def _with_consequence(self, error: ProxyAgentError) -> ProxyAgentError:
+        session = self.session
+        if session is None or self._helper.logged_in:
+            return type(error)(error.message, hint=error.hint)
+        text = f"the session stays until {session.not_after:%Y-%m-%d %H:%M:%S} UTC, but {NOT_RENEWED}"
+        return type(error)(f"{error.message}; {text}", hint=error.hint)
 
     def _new_session(self) -> Session:
         key = new_key()

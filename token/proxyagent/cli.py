@@ -18,6 +18,7 @@ from proxyagent.errors import ConfigError, ProxyAgentError, RequestError, from_k
 from proxyagent.handler import Handler
 from proxyagent.hardening import harden_process, lock_memory, open_standard_streams
 from proxyagent.hsm import Helper
+from proxyagent.messages import NOT_RENEWED
 from proxyagent.pin import Secret
 from proxyagent.pinentry import read_pin
 from proxyagent.server import Server
@@ -230,7 +231,10 @@ def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
 def _status_lines(found: AgentStatus) -> list[str]:
     session, dongle = found.session, found.dongle
     lines = [
-        f"session: {session.identity} until {session.not_after:%Y-%m-%d %H:%M:%S} UTC" if session else "session: none",
+        f"session: {session.identity} until {session.not_after:%Y-%m-%d %H:%M:%S} UTC"
+        + ("" if dongle.logged_in else f"; it {NOT_RENEWED}")
+        if session
+        else "session: none",
         f"dongle: {dongle.label} (serial {dongle.serial}), PIN {dongle.pin_state}"
         + (", logged in" if dongle.logged_in else "")
         if dongle.present

@@ -80,7 +80,13 @@ class Handler:
         try:
             state = self._agent.dongle()
         except ProxyAgentError as error:
-            return DongleStatus(present=False, kind=error.kind, problem=error.message, hint=error.hint)
+            return DongleStatus(
+                present=False,
+                logged_in=self._agent.logged_in,  # one that is only busy still is
+                kind=error.kind,
+                problem=error.message,
+                hint=error.hint,
+            )
         return DongleStatus(
             present=True,
             serial=state.serial,

@@ -10,6 +10,9 @@ from proxyagent.protocol import Message
 
 _HINT = "update client and agent to the same version"
 
+NOT_RENEWED = "will not be renewed until `proxyagent renew` succeeds"
+"""What it means for a session that the agent is not logged in to the dongle."""
+
 
 class _Message(BaseModel):
     # Input is hostile or secret: it is never repeated in an error.

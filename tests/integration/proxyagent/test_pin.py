@@ -1,10 +1,10 @@
 """PINs: one attempt per human entry, never twice the same wrong one, never on a dongle that is about to lock."""
 
+import os
 import subprocess
 
 import pytest
 
-from mover.errors import SandboxError
 from mover.sandbox.agent import Agent
 from proxyagent.client import agent_status, obtain_proxy
 from tests.integration.proxyagent.conftest import AgentMaker, Shim
@@ -89,10 +89,48 @@ def test_a_low_count_warns_and_goes_on(start_agent: AgentMaker, shim: Shim) -> N
     assert "few attempts are left" in agent.log
 
 
-def test_a_wrong_pin_leaves_the_session(agent: Agent) -> None:
-    with pytest.raises(SandboxError, match="refused the PIN"):
-        agent.unlock("000000000")
+def shown_session(agent: Agent) -> str:
+    shown = subprocess.run(agent.command("status"), capture_output=True, check=True, timeout=SECONDS, text=True)
+    return shown.stdout.splitlines()[0]
+
+
+def test_a_wrong_pin_leaves_the_session_and_says_that_it_is_not_renewed(agent: Agent) -> None:
+    consequence = "will not be renewed until `proxyagent renew` succeeds"
+    assert consequence not in shown_session(agent)
+    session = agent_status(agent.socket, timeout_seconds=SECONDS).session
+    assert session is not None
+    for _ in range(2):  # the second time it is not even sent
+        refused = renew(agent, "000000000")
+        assert refused.returncode == 10
+        assert f"the session stays until {session.not_after:%Y-%m-%d %H:%M:%S} UTC, but {consequence}" in refused.stderr
+        assert shown_session(agent).endswith(f"; it {consequence}")
     obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
+    agent.unlock()
+    assert consequence not in shown_session(agent)
+    # Nothing is lost by what cannot be a PIN.
+    assert consequence not in renew(agent, "12\x0134").stderr
+    assert consequence not in shown_session(agent)
+
+
+def test_a_refused_pin_without_a_session_says_nothing_of_one(start_agent: AgentMaker) -> None:
+    agent = start_agent(unlock=False)
+    assert "session" not in renew(agent, "000000000").stderr
+    assert shown_session(agent) == "session: none"
+
+
+@pytest.mark.parametrize("command", ["renew", "init"])
+def test_a_closed_standard_input_is_no_pin(agent: Agent, command: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", 'exec "$@" <&-', "sh", *agent.command(command)],
+        env={**os.environ, **agent.dongle.environment},
+        capture_output=True,
+        check=False,
+        timeout=SECONDS,
+        text=True,
+    )
+    assert done.returncode == 10
+    assert done.stderr.startswith("error: no PIN was entered\nhint: enter the PIN on a terminal")
+    assert agent_status(agent.socket, timeout_seconds=SECONDS).dongle.logged_in
 
 
 @pytest.mark.parametrize("pin", ["", "12\x0134", "x" * 300])
