@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from tests.integration.mover.box import processes_using, wait_for
 from tests.integration.mover.secrets import files_with_keys
+from tests.real_data import real_file
 
 SECONDS = 300.0
 DEMO = [sys.executable, "-P", "-m", "mover", "demo"]
@@ -98,11 +99,7 @@ def test_a_demo_that_is_told_to_stop_cleans_up(private: Path, stop: signal.Signa
 
 
 def test_the_demo_moves_the_real_run_6008(private: Path) -> None:
-    folder = Path(os.environ.get("MOVER_REAL_DATA", Path(__file__).parents[4] / "shared" / "data"))
-    file = folder / "06008.000"
-    if not file.exists():
-        pytest.skip(f"there is no real raw file {file}; set MOVER_REAL_DATA to the folder that has it")
-    done = _demo(private, "--run-files", str(file))
+    done = _demo(private, "--run-files", str(real_file("06008.000")))
     assert done.returncode == 0, done.stderr
     assert "MICE/Step4/06000/06008.tar" in done.stdout
     assert "safe: 2 tapes at 2 sites, 1 disk" in done.stdout
