@@ -56,16 +56,7 @@ def transfer(work: Work) -> None:
         _withdraw_if_absent(work, path)
         raise
     # 5
-    record_event(
-        work.database,
-        work.claim,
-        ReplicaEvent.UPLOADED,
-        now=work.clock.now(),
-        path=path,
-        url=work.endpoint.url(path),
-        size_bytes=digest.size_bytes,
-        adler32=digest.adler32,
-    )
+    _record_copied(work, path, size_bytes=digest.size_bytes, adler32=digest.adler32)
 
 
 def _adopt(work: Work) -> bool:
@@ -76,15 +67,7 @@ def _adopt(work: Work) -> bool:
         if stored is None:
             continue
         if _is_right(work, stored):
-            record_event(
-                work.database,
-                work.claim,
-                ReplicaEvent.UPLOADED,
-                now=work.clock.now(),
-                path=path,
-                url=work.endpoint.url(path),
-                adopted=True,
-            )
+            _record_copied(work, path, adopted=True)
             return True
         if path != intent or stored.size_bytes > work.bundle.size_bytes:
             raise ForeignFileError(
@@ -93,6 +76,12 @@ def _adopt(work: Work) -> bool:
             )
         work.remove(path)
     return False
+
+
+def _record_copied(work: Work, path: str, **facts: object) -> None:
+    url = work.endpoint.url(path)
+    now = work.clock.now()
+    record_event(work.database, work.claim, ReplicaEvent.UPLOADED, now=now, path=path, url=url, **facts)
 
 
 def _withdraw_if_absent(work: Work, path: str) -> None:
