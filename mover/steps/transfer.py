@@ -56,7 +56,7 @@ def transfer(work: Work) -> None:
         _withdraw_if_absent(work, path)
         raise
     # 5
-    _record_copied(work, path, size_bytes=digest.size_bytes, adler32=digest.adler32)
+    _record_copied(work, path, adopted=False)
 
 
 def _adopt(work: Work) -> bool:
@@ -78,10 +78,17 @@ def _adopt(work: Work) -> bool:
     return False
 
 
-def _record_copied(work: Work, path: str, **facts: object) -> None:
-    url = work.endpoint.url(path)
-    now = work.clock.now()
-    record_event(work.database, work.claim, ReplicaEvent.UPLOADED, now=now, path=path, url=url, **facts)
+def _record_copied(work: Work, path: str, *, adopted: bool) -> None:
+    record_event(
+        work.database,
+        work.claim,
+        ReplicaEvent.UPLOADED,
+        now=work.clock.now(),
+        path=path,
+        url=work.endpoint.url(path),
+        size_bytes=work.bundle.size_bytes,
+        adopted=adopted,
+    )
 
 
 def _withdraw_if_absent(work: Work, path: str) -> None:
