@@ -186,8 +186,9 @@ def record_event(
         subject = f"run {claim.run} at {claim.endpoint}"
         state = next_replica_state(ReplicaState(row["state"]), event, subject=subject)
         rejected = event in {ReplicaEvent.REJECTED, ReplicaEvent.MISSING}
-        # Once it is checked, the file is never ours to remove again, whatever becomes of it.
-        intent = None if event is ReplicaEvent.CHECKED else path or row["intent_path"]
+        # What is checked is never ours to remove again; what was removed or is missing leaves a name that is not ours.
+        ended = {ReplicaEvent.CHECKED, ReplicaEvent.REJECTED, ReplicaEvent.MISSING}
+        intent = None if event in ended else path or row["intent_path"]
         message, hint = (problem.message, problem.hint) if problem else (None, None)
         connection.execute(
             "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, failures = 0, problem = ?, hint = ?, "

@@ -24,7 +24,7 @@ def verify(work: Work) -> None:
     if stored is None and written != work.lfn:
         stored = work.endpoint.stat(work.lfn)
     if stored is None:
-        record_event(work.database, work.claim, ReplicaEvent.MISSING, now=work.clock.now(), path=written)
+        record_event(work.database, work.claim, ReplicaEvent.MISSING, now=work.clock.now())
         raise VerificationError(
             f"{work.endpoint.url(written)} is gone although it was uploaded",
             hint="it is uploaded again; if this repeats, ask the site who removes files",

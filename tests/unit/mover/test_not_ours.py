@@ -1,6 +1,6 @@
 """What is not ours, or no longer ours, is never removed: foreign files, lost claims, quarantine."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -19,6 +19,7 @@ from mover.errors import (
     FileExistsAtEndpointError,
     ForeignFileError,
     LeaseLostError,
+    VerificationError,
 )
 from mover.ports import MayRemove, always
 from mover.states import ReplicaEvent, ReplicaState
@@ -182,3 +183,26 @@ def test_what_stands_under_the_final_name_is_looked_at_after_the_rename(bench: B
     with pytest.raises(ForeignFileError):
         verify(replace(work, endpoint=replacing))
     assert bench.state("disk") is ReplicaState.COPIED
+
+
+def _vanished(bench: Bench) -> None:
+    bench.endpoints["tape"].remove(LFN)
+
+
+def _rejected(bench: Bench) -> None:
+    bench.endpoints["tape"].corrupt(LFN)
+
+
+@pytest.mark.parametrize("spoil", [_vanished, _rejected])
+def test_a_file_that_appears_where_ours_was_missing_or_rejected_is_not_ours(
+    bench: Bench, spoil: Callable[[Bench], None]
+) -> None:
+    bench.close_run()
+    bench.step(transfer, "tape")
+    spoil(bench)
+    with pytest.raises(VerificationError):
+        bench.step(verify, "tape")
+    bench.endpoints["tape"].upload(LFN, [b"theirs"], 6)
+    with pytest.raises(ForeignFileError):
+        bench.step(transfer, "tape")
+    assert bench.endpoints["tape"].content(LFN) == b"theirs"
