@@ -151,6 +151,24 @@ def test_producer_that_fails_at_its_end_leaves_nothing(endpoint: StorageEndpoint
     assert nothing_left(endpoint, PATH)
 
 
+def test_nothing_is_removed_without_leave(endpoint: StorageEndpoint, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another engine may have taken the name over while we were uploading: `may_remove` is asked, and obeyed."""
+    asked: list[bool] = []
+    removed: list[str] = []
+
+    def no() -> bool:
+        asked.append(True)
+        return False
+
+    with monkeypatch.context() as patch:
+        patch.setattr(endpoint, "remove", removed.append)
+        with pytest.raises(ProducerError):
+            endpoint.upload(PATH, failing_after(*[bytes(1 << 20)] * 40), 50 << 20, may_remove=no)
+    assert asked == [True]
+    assert removed == []
+    endpoint.remove(PATH)
+
+
 def test_interruption_is_an_error_like_others(endpoint: StorageEndpoint) -> None:
     def interrupted() -> Iterator[bytes]:
         yield bytes(5 << 20)
