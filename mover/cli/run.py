@@ -116,13 +116,14 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
       mover run retry 4742 --look
     """
     with context.catalogue() as database, _endpoints(context.config if look else None) as endpoints:
-        for number in numbers:
-            record = get_run(database, number)
+        # All of them first, so that nothing is half done.
+        for record in [get_run(database, number) for number in numbers]:
             if record.state is RunState.QUARANTINED:
                 raise RunError(
-                    record.problem or f"run {number} is quarantined",
-                    hint=f"mend it and `mover run close {number}`, or take it as it is with --force",
+                    record.problem or f"run {record.number} is quarantined",
+                    hint=f"mend it and `mover run close {record.number}`, or take it as it is with --force",
                 )
+        for number in numbers:
             now = datetime.now(UTC)
             retried = retry_replicas(database, number, now=now)
             click.echo(f"run {number}: {retried} of its replicas are taken up again now")
