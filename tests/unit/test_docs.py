@@ -52,6 +52,17 @@ def test_each_command_of_the_readme_exists(line: str, tmp_path: Path, monkeypatc
         _check({"mover": mover_cli, "proxyagent": proxyagent_cli}[program], arguments, program)
 
 
+def test_the_messages_in_the_table_of_troubles_are_those_of_the_programs() -> None:
+    sources = [path for folder in ("mover", "token") for path in (ROOT / folder).rglob("*.py")]
+    said = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    table = README.split("## Recover from trouble")[1].split("\n## ")[0]
+    messages = re.findall(r"^\| `(.+?)`", table, re.MULTILINE)
+    assert len(messages) >= 5
+    for message in messages:
+        for fragment in re.split("…|: ", message):
+            assert fragment.strip() in said, message
+
+
 def test_the_readme_has_the_commands_that_a_newcomer_needs() -> None:
     assert {"make demo", "make test", "mover engine", "proxyagent renew"} <= set(COMMANDS)
 

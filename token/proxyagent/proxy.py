@@ -45,7 +45,7 @@ class _ProxyPolicy(core.Sequence):  # type: ignore[misc]  # asn1crypto has no ty
     ]
 
 
-class _ProxyCertInfo(core.Sequence):  # type: ignore[misc]
+class _ProxyCertInfo(core.Sequence):  # type: ignore[misc]  # as above
     _fields = [  # noqa: RUF012
         ("path_length", core.Integer, {"optional": True}),
         ("policy", _ProxyPolicy),

@@ -21,14 +21,14 @@ class RootClient:
         self._base = f"/{path}"
         self._query = f"?xrd.gsiusrpxy={proxy}"
         #: XRootD's own client object, which has no types.
-        self.files: Any = FileSystem(f"{self._server}//{self._query}")  # type: ignore[no-untyped-call]
+        self.files: Any = FileSystem(f"{self._server}//{self._query}")  # type: ignore[no-untyped-call] # pyxrootd has no types
 
     def path(self, name: str) -> str:
         return f"{self._base}/{name}"
 
     def create(self, name: str, content: bytes) -> int:
         """Write a new file; the server's error number, 0 if there is none."""
-        with File() as file:  # type: ignore[no-untyped-call]
+        with File() as file:  # type: ignore[no-untyped-call] # pyxrootd has no types
             flags = OpenFlags.NEW | OpenFlags.MAKEPATH
             status, _ = file.open(f"{self._server}/{self.path(name)}{self._query}", flags)
             if status.ok:
