@@ -164,3 +164,13 @@ def test_every_command_has_help_with_an_example() -> None:
         result = CliRunner().invoke(cli, [*path, "--help"])
         assert result.exit_code == 0
         assert "Example" in result.output, path
+
+
+def test_a_retry_of_several_runs_does_nothing_if_one_of_them_cannot_be(mover: Mover, daq: DaqWriter) -> None:
+    daq.write_run(RUN, parts=1, part_bytes=10_000)
+    daq.write_run(RUN + 1, parts=2, part_bytes=10_000)[1].unlink()
+    assert mover("run", "close", str(RUN)).exit_code == 0
+    mover("run", "close", str(RUN + 1))
+    refused = mover("run", "retry", str(RUN), str(RUN + 1))
+    _assert_refused(refused, 4, "run 4743 is not complete")
+    assert "taken up" not in refused.output
