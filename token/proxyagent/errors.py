@@ -106,6 +106,27 @@ class PinNotSentError(ProxyAgentError):
     kind = "pin-not-sent"
 
 
+class LoginFailedError(ProxyAgentError):
+    """The dongle refused the login without saying that the PIN is wrong; an attempt may be used up all the same."""
+
+    exit_code = 10
+    kind = "login-failed"
+
+
+class PinCancelledError(ProxyAgentError):
+    """The person at the pin pad cancelled, or entered nothing in time."""
+
+    exit_code = 10
+    kind = "pin-cancelled"
+
+
+class PinExpiredError(ProxyAgentError):
+    """The dongle wants a new PIN before it signs again."""
+
+    exit_code = 11
+    kind = "pin-expired"
+
+
 class PinLockedError(ProxyAgentError):
     """The dongle's PIN is locked, or one wrong attempt away from it."""
 
@@ -137,6 +158,38 @@ class ChainError(ProxyAgentError):
 
     exit_code = 13
     kind = "chain"
+
+
+class RevokedError(ChainError):
+    """The CA has revoked the certificate."""
+
+    kind = "revoked"
+
+
+class CrlError(ChainError):
+    """A CA's revocation list is missing, has ended or is forged, so nobody knows whether the certificate is revoked."""
+
+    kind = "crl"
+
+
+class VomsError(ProxyAgentError):
+    """No VOMS attribute certificate: no server answered, or none that can be trusted."""
+
+    exit_code = 14
+    kind = "voms"
+
+
+class VomsRefusedError(VomsError):
+    """The VOMS server does not grant what was asked for: not a member, or a role that is not held."""
+
+    kind = "voms-refused"
+
+
+class AuditError(ProxyAgentError):
+    """The audit log cannot be written, or was changed after it was written."""
+
+    exit_code = 15
+    kind = "audit"
 
 
 def _classes(base: type[ProxyAgentError]) -> list[type[ProxyAgentError]]:
