@@ -1,18 +1,30 @@
 """Certificate chains: PEM in the order Grid software reads it, and what holds them together."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.x509.oid import ExtensionOID, NameOID
 
+from proxyagent.clock import SKEW
 from proxyagent.errors import ChainError
-from proxyagent.proxy import proxy_info
+from proxyagent.extensions import extensions_of, is_ca
+from proxyagent.proxy import PROXY_CERT_INFO, Language, ProxyInfo, check_signer, proxy_info
 
 _MAX_CERTIFICATES = 16
+_HASHES = (hashes.SHA256, hashes.SHA384, hashes.SHA512)
+_FORBIDDEN = {ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.ISSUER_ALTERNATIVE_NAME}
+_KNOWN_CRITICAL = {
+    PROXY_CERT_INFO,
+    ExtensionOID.BASIC_CONSTRAINTS,
+    ExtensionOID.EXTENDED_KEY_USAGE,
+    ExtensionOID.KEY_USAGE,
+}
+_KNOWN_CRITICAL_EEC = {ExtensionOID.CERTIFICATE_POLICIES, ExtensionOID.SUBJECT_ALTERNATIVE_NAME}
 _HINT = "update client and agent to the same version; if they are, somebody else answers on the agent's socket"
 
 # RFC 4514 short names that Grid software writes in slash form; others appear as dotted numbers.
@@ -52,7 +64,24 @@ def certificates_from_pem(pem: str) -> tuple[x509.Certificate, ...]:
         raise ChainError("unreadable certificate chain", hint=_HINT) from error
     if len(certificates) > _MAX_CERTIFICATES:
         raise ChainError(f"a chain of {len(certificates)} certificates", hint=_HINT)
+    for each in certificates:
+        check_readable(each)
     return certificates
+
+
+def check_readable(certificate: x509.Certificate) -> None:
+    """See that everything in a foreign certificate can be read; otherwise that would only show at the first use.
+
+    Raises:
+        ChainError: something in it is malformed or of an unknown kind.
+    """
+    extensions_of(certificate)
+    try:
+        _ = certificate.subject, certificate.issuer, certificate.signature_hash_algorithm
+        _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+        certificate.public_key()
+    except (ValueError, UnsupportedAlgorithm) as error:
+        raise ChainError("a certificate that cannot be read", hint=_HINT) from error
 
 
 def proxy_pem(certificates: Sequence[x509.Certificate], key: rsa.RSAPrivateKey) -> bytes:
@@ -68,7 +97,8 @@ def proxy_pem(certificates: Sequence[x509.Certificate], key: rsa.RSAPrivateKey) 
 def check_links(certificates: Sequence[x509.Certificate], public_key: rsa.RSAPublicKey, *, now: datetime) -> None:
     """See that this is a valid chain of proxies for our key, down from an end-entity certificate.
 
-    The end-entity certificate itself is not judged here: that takes a CA directory, see `verify.verify_chain`.
+    Stricter than OpenSSL, which does not know limited proxies and takes a basicConstraints that is wrong in a leaf. The
+    end-entity certificate's own issuer is not judged here: that takes a CA directory, see `verify.verify_chain`.
 
     Raises:
         ChainError: it is not, for the reason in the message.
@@ -76,28 +106,64 @@ def check_links(certificates: Sequence[x509.Certificate], public_key: rsa.RSAPub
     # 1. The leaf is for our key.
     if not certificates or certificates[0].public_key() != public_key:
         raise ChainError("the chain is not for the key that was sent", hint=_HINT)
-    # 2. Every certificate but the last is a proxy of the next, by name and by signature (RFC 3820 section 3.4).
-    for child, issuer in itertools.pairwise(certificates):
-        _check_link(child, issuer)
-    # 3. The last is no proxy, and there is at least one before it.
+    # 2. The last is no proxy, there is at least one before it, and nothing in any of them is beyond us.
     if len(certificates) < 2 or proxy_info(certificates[-1]) is not None:
         raise ChainError("the chain does not end in an end-entity certificate", hint=_HINT)
-    # 4. All of them are valid now.
-    if any(now < each.not_valid_before_utc for each in certificates):
+    _check_critical(certificates[-1], _KNOWN_CRITICAL | _KNOWN_CRITICAL_EEC)
+    # 3. Every other is a proxy as the RFC wants it, of the next one, which may issue proxies.
+    for child, issuer in itertools.pairwise(certificates):
+        _check_proxy(child)
+        _check_link(child, issuer)
+        check_signer(issuer)
+    # 4. No path is longer than a certificate above allows, and below a limited proxy all are limited.
+    _check_constraints([info for each in certificates if (info := proxy_info(each)) is not None])
+    # 5. All of them are valid now.
+    if any(now < each.not_valid_before_utc - SKEW for each in certificates):
         raise ChainError("a certificate of the chain is not valid yet", hint="check this computer's clock")
     if now >= not_after(certificates):
         raise ChainError("a certificate of the chain has ended", hint="run `proxyagent renew`")
 
 
-def _check_link(child: x509.Certificate, issuer: x509.Certificate) -> None:
-    if proxy_info(child) is None:
+def _check_proxy(certificate: x509.Certificate) -> None:
+    """What RFC 3820 section 3 wants of a proxy certificate by itself."""
+    if proxy_info(certificate) is None:
         raise ChainError("a certificate of the chain is not a proxy", hint=_HINT)
-    if child.subject.rdns[:-1] != issuer.subject.rdns:
+    if is_ca(certificate):  # section 3.7
+        raise ChainError("a proxy that calls itself a CA", hint=_HINT)
+    if any(each.oid in _FORBIDDEN for each in extensions_of(certificate)):  # sections 3.2 and 3.5
+        raise ChainError("a proxy with an alternative name", hint=_HINT)
+    _check_critical(certificate, _KNOWN_CRITICAL)
+    key = certificate.public_key()
+    strong = key.key_size >= 2048 if isinstance(key, rsa.RSAPublicKey) else isinstance(key, ec.EllipticCurvePublicKey)
+    if not strong or not isinstance(certificate.signature_hash_algorithm, _HASHES):
+        raise ChainError("a proxy with a weak key or signature", hint=_HINT)
+
+
+def _check_link(child: x509.Certificate, issuer: x509.Certificate) -> None:
+    """The proxy has its issuer's name and one CN more (RFC 3820 section 3.4), and its signature."""
+    last = child.subject.rdns[-1:]
+    one_cn_more = [[each.oid for each in rdn] for rdn in last] == [[NameOID.COMMON_NAME]]
+    if not one_cn_more or child.subject.rdns[:-1] != issuer.subject.rdns:
         raise ChainError("a proxy's name is not its issuer's name and one more", hint=_HINT)
     try:
         child.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature) as error:
+    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
         raise ChainError("a proxy of the chain is not signed by the next certificate", hint=_HINT) from error
+
+
+def _check_constraints(proxies: Sequence[ProxyInfo]) -> None:
+    """Of the proxies of a chain, leaf first: path lengths (RFC 3820 section 4.1.3) and limitation (Globus)."""
+    for below, info in enumerate(proxies):
+        if info.path_length is not None and below > info.path_length:
+            raise ChainError(f"{below} proxies below one that allows {info.path_length}", hint=_HINT)
+        if info.language is Language.LIMITED and any(each.language is not Language.LIMITED for each in proxies[:below]):
+            raise ChainError("a proxy below a limited one is not limited", hint=_HINT)
+
+
+def _check_critical(certificate: x509.Certificate, known: Set[x509.ObjectIdentifier]) -> None:
+    for each in extensions_of(certificate):
+        if each.critical and each.oid not in known:
+            raise ChainError(f"the unknown critical extension {each.oid.dotted_string} in the chain", hint=_HINT)
 
 
 def not_after(certificates: Sequence[x509.Certificate]) -> datetime:

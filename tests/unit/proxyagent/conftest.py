@@ -77,7 +77,7 @@ def certificate_with(keys: list[rsa.RSAPrivateKey]) -> Callable[..., x509.Certif
         not_before: datetime | None = None,
         not_after: datetime | None = None,
     ) -> x509.Certificate:
-        name = name or distinguished_name("Robot")
+        name = distinguished_name("Robot") if name is None else name
         now = datetime.now(UTC)
         builder = (
             x509.CertificateBuilder()

@@ -6,12 +6,14 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from proxyagent.errors import ChainError, NoCredentialError, ProtocolError
+from proxyagent.errors import ChainError, NoCredentialError, RequestError
 from proxyagent.proxy import (
     PROXY_CERT_INFO,
     Language,
@@ -135,18 +137,120 @@ def test_names_and_serials_are_unique(robot: Credential, keys: list[rsa.RSAPriva
 
 
 def test_a_path_gets_shorter_and_ends(robot: Credential, keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker) -> None:
-    first = proxy_of(robot, keys[1], path_length=1)
+    first = proxy_of(robot, keys[1], path_length=2)
     second = proxy_of(first, keys[2], path_length=5)
-    assert proxy_info(second.chain[0]) == ProxyInfo(Language.INHERIT_ALL, 0)
-    with pytest.raises(ProtocolError, match="may not issue"):
-        proxy_of(second, keys[3])
+    third = proxy_of(second, keys[3])
+    lengths = [info.path_length for each in (first, second, third) if (info := proxy_info(each.chain[0]))]
+    assert lengths == [2, 1, 0]
+    with pytest.raises(RequestError, match="may not issue"):
+        proxy_of(third, keys[1])
 
 
 def test_limited_stays_limited(robot: Credential, keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker) -> None:
     limited = proxy_of(robot, keys[1], language=Language.LIMITED)
-    assert proxy_info(proxy_of(limited, keys[2], language=Language.LIMITED).chain[0]) == ProxyInfo(Language.LIMITED)
-    with pytest.raises(ProtocolError, match="limited"):
-        proxy_of(limited, keys[2], language=Language.INHERIT_ALL)
+    for asked in (Language.LIMITED, Language.INHERIT_ALL):
+        below = proxy_of(limited, keys[2], language=asked)
+        further = proxy_of(below, keys[3], language=asked)
+        assert proxy_info(below.chain[0]) == proxy_info(further.chain[0]) == ProxyInfo(Language.LIMITED)
+    with pytest.raises(RequestError, match="only limited"):
+        proxy_of(limited, keys[2], language=Language.INDEPENDENT)
+
+
+def test_independent_may_be_anywhere_else(
+    robot: Credential, keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker
+) -> None:
+    independent = proxy_of(robot, keys[1], language=Language.INDEPENDENT)
+    for language in Language:
+        assert proxy_info(proxy_of(independent, keys[2], language=language).chain[0]) == ProxyInfo(language)
+
+
+@pytest.mark.parametrize(
+    ("der", "reason"),
+    [
+        ("300c300a06082b06010505071500", "unknown policy language 1.3.6.1.5.5.7.21.0"),  # id-ppl-anyLanguage
+        ("300b300906072a03040506070800", "unreadable"),  # an OID that ends in the middle
+        ("3010300e06082b060105050715010402 6869", "a policy beside"),
+        ("3010300e06082b060105050715020402 6869", "a policy beside"),
+        ("300f0201ff300a06082b06010505071501", "negative"),
+        ("300c300a06082b0601050507150100", "unreadable"),  # trailing byte
+        ("3000", "unreadable"),
+        ("", "unreadable"),
+    ],
+)
+def test_other_policies_are_refused(der: str, reason: str, certificate_with: CertificateMaker) -> None:
+    value = x509.UnrecognizedExtension(PROXY_CERT_INFO, bytes.fromhex(der))
+    with pytest.raises(ChainError, match=reason):
+        proxy_info(certificate_with((value, True)))
+
+
+def test_a_certificate_without_key_usage_may_sign(
+    certificate_with: CertificateMaker, keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker
+) -> None:
+    proxy = proxy_of(Credential((certificate_with(),), keys[0]), keys[1]).chain[0]
+    expected = key_usage(key_encipherment=True)
+    assert proxy.extensions.get_extension_for_class(x509.KeyUsage).value == expected
+
+
+def test_a_name_keeps_its_encoding_and_its_structure(
+    certificate_with: CertificateMaker, keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker
+) -> None:
+    def attribute(oid: x509.ObjectIdentifier, value: str, kind: _ASN1Type) -> x509.NameAttribute[str]:
+        return x509.NameAttribute(oid, value, _type=kind)
+
+    name = x509.Name(
+        [
+            x509.RelativeDistinguishedName([attribute(NameOID.DOMAIN_COMPONENT, "org", _ASN1Type.IA5String)]),
+            x509.RelativeDistinguishedName([attribute(NameOID.ORGANIZATION_NAME, "Grün", _ASN1Type.BMPString)]),
+            x509.RelativeDistinguishedName(
+                [
+                    attribute(NameOID.COMMON_NAME, "Robot: mover", _ASN1Type.PrintableString),
+                    attribute(NameOID.USER_ID, "mover", _ASN1Type.UTF8String),
+                ]
+            ),
+        ]
+    )
+    eec = certificate_with(name=name)
+    proxy = proxy_of(Credential((eec,), keys[0]), keys[1]).chain[0]
+    # The same bytes as issuer and as the subject's beginning.
+    assert proxy.public_bytes(serialization.Encoding.DER).count(name.public_bytes()[2:]) == 2
+    assert [len(each) for each in proxy.subject.rdns] == [1, 1, 2, 1]
+    proxy.verify_directly_issued_by(eec)
+
+
+def test_more_extensions_go_in_uncritical(
+    robot: Credential, keys: list[rsa.RSAPrivateKey], certificate_with: CertificateMaker
+) -> None:
+    def issue(extension: x509.UnrecognizedExtension) -> x509.Certificate:
+        return issue_proxy(
+            robot.chain[0],
+            keys[0],
+            keys[1].public_key(),
+            info=ProxyInfo(Language.INHERIT_ALL),
+            lifetime=timedelta(hours=1),
+            now=datetime.now(UTC),
+            extensions=[extension],
+        )
+
+    attributes = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.3.6.1.4.1.8005.100.100.5"), b"\x30\x00")
+    found = issue(attributes).extensions.get_extension_for_oid(attributes.oid)
+    assert (found.value, found.critical) == (attributes, False)
+    # A subjectAltName, basicConstraints, and a second proxyCertInfo.
+    for oid in ("2.5.29.17", "2.5.29.19", PROXY_CERT_INFO.dotted_string):
+        with pytest.raises(ValueError, match=r"not for the caller|already"):
+            issue(x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), b"\x30\x00"))
+
+
+def test_the_issuers_key_is_not_used_again(robot: Credential, proxy_of: ProxyMaker) -> None:
+    with pytest.raises(RequestError, match="issuer's key"):
+        proxy_of(robot, robot.key)
+
+
+@pytest.mark.parametrize("seconds", [0, -60, 0.5])
+def test_a_proxy_without_a_lifetime_is_refused(
+    robot: Credential, keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker, seconds: float
+) -> None:
+    with pytest.raises(RequestError, match="end before"):
+        proxy_of(robot, keys[1], lifetime=timedelta(seconds=seconds))
 
 
 def test_issuers_that_may_not(certificate_with: CertificateMaker) -> None:
@@ -157,10 +261,13 @@ def test_issuers_that_may_not(certificate_with: CertificateMaker) -> None:
         "not valid before": certificate_with(not_before=now + hour, not_after=now + 2 * hour),
         "of a CA": certificate_with((x509.BasicConstraints(ca=True, path_length=None), True)),
         "digitalSignature": certificate_with((key_usage(digital_signature=False, key_encipherment=True), True)),
+        "no subject": certificate_with(name=x509.Name([])),
+        "unreadable": certificate_with((x509.UnrecognizedExtension(x509.KeyUsage.oid, b"rubbish"), True)),
     }
     for reason, issuer in cases.items():
         with pytest.raises(NoCredentialError, match=reason):
             check_issuer(issuer)
+    check_issuer(certificate_with(not_before=now + timedelta(minutes=4), not_after=now + hour))
 
 
 def test_a_proxy_does_not_start_before_its_issuer(
