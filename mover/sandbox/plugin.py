@@ -10,8 +10,10 @@ from mover.errors import SandboxError
 _COMPILE_SECONDS = 60
 
 
-def compile_plugin(name: str, directory: Path) -> None:
+def compile_plugin(name: str, directory: Path, *, package: str = "libxrootd-dev") -> None:
     """Compile `mover/sandbox/files/<name>.cc` to `<directory>/lib<name>.so`; nothing to do if that is there.
+
+    `package` is the Debian package with the headers that it includes.
 
     Raises:
         SandboxError: there is no compiler, or it refuses.
@@ -27,6 +29,6 @@ def compile_plugin(name: str, directory: Path) -> None:
         command = ["g++", "-shared", "-fPIC", "-O1", "-I/usr/include/xrootd", str(path), "-o", str(unfinished)]
         done = subprocess.run(command, capture_output=True, text=True, timeout=_COMPILE_SECONDS, check=False)
     if done.returncode != 0:
-        raise SandboxError(f"cannot compile {name}.cc:\n{done.stderr}", hint="apt install libxrootd-dev g++")
+        raise SandboxError(f"cannot compile {name}.cc:\n{done.stderr}", hint=f"apt install {package} g++")
     unfinished.chmod(0o755)  # the server is another user, whatever the umask
     unfinished.replace(target)
