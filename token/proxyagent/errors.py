@@ -85,6 +85,13 @@ class SeveralDonglesError(ProxyAgentError):
     kind = "several-dongles"
 
 
+class WrongDongleError(ProxyAgentError):
+    """Another dongle is plugged in than the one that is meant; it was asked for nothing."""
+
+    exit_code = 8
+    kind = "wrong-dongle"
+
+
 class NoCredentialError(ProxyAgentError):
     """The dongle holds no key with a certificate that can sign proxies now."""
 

@@ -5,6 +5,7 @@ signs given bytes: it builds what it signs.
 """
 
 import argparse
+import contextlib
 import math
 import os
 import select
@@ -12,15 +13,18 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from proxyagent.chain import certificates_to_pem
+from proxyagent.description import ListedDongle
 from proxyagent.dongle import Dongle
 from proxyagent.errors import ProtocolError, ProxyAgentError
 from proxyagent.hardening import harden_process
+from proxyagent.listing import list_dongles
+from proxyagent.pin import Secret
 from proxyagent.protocol import Channel, Message, PeerClosedError, failure
 from proxyagent.request import check_public_key
 from proxyagent.setup import generate_key, import_certificate, make_token_request
@@ -28,7 +32,7 @@ from proxyagent.uri import Uri
 
 _ANSWER_SECONDS = 10.0
 
-Verb = Callable[[Dongle, Message, Channel], Message]
+Verb = Callable[["Server", Message, Secret | None], Message]
 
 
 def main() -> None:
@@ -42,9 +46,9 @@ def main() -> None:
     options = parser.parse_args()
     connection = socket.socket(fileno=options.fd)
     threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
-    verbs = {**_VERBS, **(_SETUP_VERBS if options.setup else {})}
+    server = Server(connection, options.module, options.uri, setup=options.setup)
     try:
-        _serve(connection, options.module, options.uri, verbs)
+        server.run()
     except PeerClosedError:
         sys.exit(0)
 
@@ -60,60 +64,100 @@ def _end_with_parent(descriptor: int) -> None:
     os._exit(0)
 
 
-def _serve(connection: socket.socket, module: str, uri: Uri, verbs: dict[str, Verb]) -> None:
-    dongle: Dongle | None = None
-    while True:
-        channel = Channel(connection, timeout_seconds=math.inf)  # the agent's end ends us
-        request = channel.receive()
+class Server:
+    """Answers the agent's requests, one after the other."""
+
+    def __init__(self, connection: socket.socket, module: str, uri: Uri, *, setup: bool) -> None:
+        self._connection = connection
+        self._module = module
+        self._uri = uri
+        self._setup = setup
+        self._verbs = {**_VERBS, **(_SETUP_VERBS if setup else {})}
+        self._dongle: Dongle | None = None
+        self.listed: list[ListedDongle] = []
+        """What is being told, one dongle in an answer."""
+
+    @property
+    def dongle(self) -> Dongle:
+        """The dongle behind the module, which is loaded when it is first asked for.
+
+        Raises:
+            ModuleError: it cannot be loaded.
+        """
+        if self._dongle is None:
+            self._dongle = Dongle(self._module, self._uri, writable=self._setup)
+        return self._dongle
+
+    def run(self) -> None:
+        """Answer until the agent closes the socket.
+
+        Raises:
+            PeerClosedError: it did.
+        """
+        while True:
+            channel = Channel(self._connection, timeout_seconds=math.inf)  # the agent's end ends us
+            request = channel.receive()
+            with contextlib.ExitStack() as stack:
+                # Whatever becomes of the request, what follows it is the PIN and nothing else.
+                pin = stack.enter_context(channel.receive_secret()) if request.get("pin") else None
+                answer = self._answer(request, pin)
+            channel.extend(_ANSWER_SECONDS)
+            logged_in = self._dongle is not None and self._dongle.logged_in
+            channel.send({**answer, "logged_in": logged_in})
+
+    def _answer(self, request: Message, pin: Secret | None) -> Message:
         try:
-            dongle = dongle or Dongle(module, uri)
-            answer = _answer(dongle, request, channel, verbs)
-        except PeerClosedError:
-            raise
+            verb = self._verbs.get(str(request.get("verb")))
+            if verb is None:
+                raise ProtocolError("the helper does not know this request", hint="restart the agent after an update")
+            return verb(self, request, pin)
         except ProxyAgentError as error:
-            answer = failure(error)
-        channel.extend(_ANSWER_SECONDS)
-        channel.send({**answer, "logged_in": dongle is not None and dongle.logged_in})
+            return failure(error)
 
 
-def _answer(dongle: Dongle, request: Message, channel: Channel, verbs: dict[str, Verb]) -> Message:
-    verb = verbs.get(str(request.get("verb")))
-    if verb is None:
-        raise ProtocolError("the helper does not know this request", hint="restart the agent after an update")
-    return verb(dongle, request, channel)
+def _describe(server: Server, _request: Message, _pin: Secret | None) -> Message:
+    return server.dongle.describe().to_message()
 
 
-def _describe(dongle: Dongle, _request: Message, _channel: Channel) -> Message:
-    found = dongle.describe()
-    return {"serial": found.serial, "label": found.label, "pin_state": found.pin_state}
+def _list_dongles(server: Server, request: Message, _pin: Secret | None) -> Message:
+    index = int(request["index"])
+    if index == 0:
+        server.listed = list_dongles(server.dongle)
+    return {"dongle": server.listed[index].to_message() if index < len(server.listed) else None}
 
 
-def _login(dongle: Dongle, request: Message, channel: Channel) -> Message:
-    with channel.receive_secret() as pin:
-        dongle.login(pin, str(request["serial"]))
+def _login(server: Server, request: Message, pin: Secret | None) -> Message:
+    server.dongle.login(pin, str(request["serial"]))
     return {}
 
 
-def _sign_session(dongle: Dongle, request: Message, _channel: Channel) -> Message:
+def _sign_session(server: Server, request: Message, _pin: Secret | None) -> Message:
     key = check_public_key(serialization.load_pem_public_key(str(request["public_key"]).encode()))
-    chain = dongle.sign_session(key, timedelta(seconds=int(request["lifetime_seconds"])))
+    lifetime = timedelta(seconds=int(request["lifetime_seconds"]))
+    chain = server.dongle.sign_session(key, lifetime, now=datetime.fromisoformat(str(request["now"])))
     return {"chain": certificates_to_pem(chain)}
 
 
-def _generate_key(dongle: Dongle, request: Message, _channel: Channel) -> Message:
-    return {"created": generate_key(dongle, label=str(request["label"]))}
+def _generate_key(server: Server, request: Message, _pin: Secret | None) -> Message:
+    return {"created": generate_key(server.dongle, label=str(request["label"]), kind=str(request["kind"]))}
 
 
-def _make_request(dongle: Dongle, request: Message, _channel: Channel) -> Message:
-    return {"request": make_token_request(dongle, x509.Name.from_rfc4514_string(str(request["subject"])))}
+def _make_request(server: Server, request: Message, _pin: Secret | None) -> Message:
+    subject = x509.Name.from_rfc4514_string(str(request["subject"]))
+    return {"request": make_token_request(server.dongle, subject)}
 
 
-def _import_certificate(dongle: Dongle, request: Message, _channel: Channel) -> Message:
-    import_certificate(dongle, x509.load_pem_x509_certificate(str(request["certificate"]).encode()))
+def _import_certificate(server: Server, request: Message, _pin: Secret | None) -> Message:
+    import_certificate(server.dongle, x509.load_pem_x509_certificate(str(request["certificate"]).encode()))
     return {}
 
 
-_VERBS: dict[str, Verb] = {"describe": _describe, "login": _login, "sign-session": _sign_session}
+_VERBS: dict[str, Verb] = {
+    "describe": _describe,
+    "list-dongles": _list_dongles,
+    "login": _login,
+    "sign-session": _sign_session,
+}
 _SETUP_VERBS: dict[str, Verb] = {
     "generate-key": _generate_key,
     "make-request": _make_request,

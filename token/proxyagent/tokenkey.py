@@ -4,14 +4,19 @@
 # ruff: noqa: ARG002
 
 import hashlib
+from collections.abc import Collection
 from typing import Any, NoReturn, Protocol
 
 import pkcs11
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa, utils
+from pkcs11 import Mechanism
 from pkcs11.util.ec import encode_ec_public_key
 
 from proxyagent.errors import NoCredentialError
+
+# DigestInfo up to the digest (RFC 8017 section 9.2, note 1).
+_SHA256_INFO = bytes.fromhex("3031300d060960864801650304020105000420")
 
 
 class PrivateKeyObject(Protocol):
@@ -23,15 +28,17 @@ class PrivateKeyObject(Protocol):
 
     def __getitem__(self, attribute: pkcs11.Attribute) -> Any: ...
 
-    def sign(self, data: bytes, *, mechanism: pkcs11.Mechanism) -> bytes: ...
+    def sign(self, data: bytes, *, mechanism: Mechanism) -> bytes: ...
 
 
 def token_key(
-    private: PrivateKeyObject, public_key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey
+    private: PrivateKeyObject,
+    public_key: rsa.RSAPublicKey | ec.EllipticCurvePublicKey,
+    mechanisms: Collection[Mechanism | int],
 ) -> rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey:
-    """The private key on the dongle whose public half is `public_key`."""
+    """The private key on the dongle whose public half is `public_key`; `mechanisms` are those of the dongle."""
     if isinstance(public_key, rsa.RSAPublicKey):
-        return TokenRsaKey(private, public_key)
+        return TokenRsaKey(private, public_key, mechanisms)
     return TokenEcKey(private, public_key)
 
 
@@ -54,9 +61,13 @@ def public_key_of(public: pkcs11.PublicKey) -> rsa.RSAPublicKey | ec.EllipticCur
 class TokenRsaKey(rsa.RSAPrivateKey):
     """An RSA key on a dongle. It signs with PKCS#1 v1.5 and SHA-256 and does nothing else."""
 
-    def __init__(self, private: PrivateKeyObject, public_key: rsa.RSAPublicKey) -> None:
+    def __init__(
+        self, private: PrivateKeyObject, public_key: rsa.RSAPublicKey, mechanisms: Collection[Mechanism | int]
+    ) -> None:
         self._private = private
         self._public_key = public_key
+        # Some modules hash nothing themselves.
+        self._raw = Mechanism.RSA_PKCS in mechanisms and Mechanism.SHA256_RSA_PKCS not in mechanisms
 
     @property
     def key_size(self) -> int:
@@ -76,7 +87,9 @@ class TokenRsaKey(rsa.RSAPrivateKey):
         """Sign on the dongle (RFC 8017 section 8.2)."""
         if not isinstance(padding, _PKCS1) or not isinstance(algorithm, hashes.SHA256):
             raise NotImplementedError("a dongle's key signs with PKCS#1 v1.5 and SHA-256 only")
-        return bytes(self._private.sign(bytes(data), mechanism=pkcs11.Mechanism.SHA256_RSA_PKCS))
+        if not self._raw:
+            return bytes(self._private.sign(bytes(data), mechanism=Mechanism.SHA256_RSA_PKCS))
+        return bytes(self._private.sign(_SHA256_INFO + hashlib.sha256(data).digest(), mechanism=Mechanism.RSA_PKCS))
 
     def decrypt(self, ciphertext: bytes, padding: padding.AsymmetricPadding) -> NoReturn:
         """Never."""
@@ -125,7 +138,7 @@ class TokenEcKey(ec.EllipticCurvePrivateKey):
         if not isinstance(signature_algorithm.algorithm, hashes.SHA256):
             raise NotImplementedError("a dongle's key signs with SHA-256 only")
         digest = hashlib.sha256(data).digest()
-        raw = bytes(self._private.sign(digest, mechanism=pkcs11.Mechanism.ECDSA))
+        raw = bytes(self._private.sign(digest, mechanism=Mechanism.ECDSA))
         half = len(raw) // 2
         return utils.encode_dss_signature(int.from_bytes(raw[:half], "big"), int.from_bytes(raw[half:], "big"))
 

@@ -13,7 +13,6 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.dongle import Dongle
-from proxyagent.agent import Agent as InProcessAgent
 from proxyagent.chain import certificates_to_pem, proxy_pem
 from proxyagent.errors import (
     NoCredentialError,
@@ -21,12 +20,11 @@ from proxyagent.errors import (
     ProtocolError,
     RequestError,
     SeveralDonglesError,
-    WrongPinError,
+    WrongDongleError,
 )
 from proxyagent.hsm import Helper
 from proxyagent.pin import Secret
-from proxyagent.policy import load
-from proxyagent.request import make_request, new_key
+from proxyagent.request import new_key
 from proxyagent.uri import Uri
 from proxyagent.verify import verify_chain
 
@@ -126,7 +124,7 @@ def test_a_new_certificate_replaces_the_old_one(
     assert init(dongle, "--certificate", str(file)).returncode == 0
     helper = start_helper()
     log_in(helper, dongle)
-    assert helper.sign_session(new_key().public_key(), timedelta(hours=1))[1] == newer
+    assert helper.sign_session(new_key().public_key(), timedelta(hours=1), now=datetime.now(UTC))[1] == newer
 
 
 def test_certificates_that_do_not_belong_are_refused(dongle: Dongle, authority: CertificateAuthority) -> None:
@@ -150,7 +148,7 @@ def test_the_helper_signs_nothing_but_proxies(dongle: Dongle, start_helper: Help
             helper.call({"verb": verb, "data": "00", "label": "x", "subject": "CN=x"})
     weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505  it must be refused
     with pytest.raises(RequestError, match="1024 bits"):
-        helper.sign_session(weak.public_key(), timedelta(hours=1))
+        helper.sign_session(weak.public_key(), timedelta(hours=1), now=datetime.now(UTC))
 
 
 def test_several_keys_are_named_and_the_uri_chooses(
@@ -169,13 +167,13 @@ def test_several_keys_are_named_and_the_uri_chooses(
     both = start_helper()
     log_in(both, dongle)
     with pytest.raises(SeveralDonglesError, match="2 keys with certificates") as caught:
-        both.sign_session(new_key().public_key(), timedelta(hours=1))
+        both.sign_session(new_key().public_key(), timedelta(hours=1), now=datetime.now(UTC))
     assert "object=robot" in caught.value.message
     assert "object=second" in caught.value.message
     for choice in ("object=second", "id=%32"):
         chosen = start_helper(f"{dongle.uri};{choice}")
         log_in(chosen, dongle)
-        assert chosen.sign_session(new_key().public_key(), timedelta(hours=1))[1] == second
+        assert chosen.sign_session(new_key().public_key(), timedelta(hours=1), now=datetime.now(UTC))[1] == second
 
 
 def test_several_dongles_are_named(
@@ -195,7 +193,7 @@ def test_several_dongles_are_named(
 
 def test_the_pin_goes_to_no_other_dongle(dongle: Dongle, start_helper: HelperMaker) -> None:
     helper = start_helper()
-    with pytest.raises(NoDongleError, match="exchanged"):
+    with pytest.raises(WrongDongleError, match="exchanged"):
         helper.login(Secret(bytearray(dongle.pin.encode())), "another serial")
     with pytest.raises(NoDongleError, match="no dongle that matches pkcs11:serial=0"):
         start_helper("pkcs11:serial=0").describe()
@@ -234,7 +232,7 @@ def test_a_certificate_that_ended_is_told_with_its_own_remedy(dongle: Dongle, st
     helper = start_helper()
     log_in(helper, dongle)
     with pytest.raises(NoCredentialError, match="ended at") as caught:
-        helper.sign_session(new_key().public_key(), timedelta(hours=1))
+        helper.sign_session(new_key().public_key(), timedelta(hours=1), now=datetime.now(UTC))
     assert "--certificate" in caught.value.hint
 
 
@@ -256,39 +254,6 @@ def test_an_ec_identity_signs_rsa_proxies(
     robot = authority.issue_robot("Elliptic", request.public_key())  # type: ignore[arg-type]  # it is EC
     with_setup.call({"verb": "import-certificate", "certificate": certificates_to_pem([robot])})
     key = new_key()
-    chain = with_setup.sign_session(key.public_key(), timedelta(hours=1))
+    chain = with_setup.sign_session(key.public_key(), timedelta(hours=1), now=datetime.now(UTC))
     verify_chain(certificates_to_pem(chain), authority.directory)
     assert b"BEGIN RSA PRIVATE KEY" in proxy_pem(chain, key)
-
-
-def test_the_agent_renews_ahead_while_the_dongle_stays_in(
-    dongle: Dongle, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    for name, value in dongle.environment.items():
-        monkeypatch.setenv(name, value)
-    file = tmp_path / "proxyagent.toml"
-    settings = "session_lifetime_seconds = 60"
-    file.write_text(
-        f'[agent]\nsocket = "/run/unused"\n{settings}\n{dongle.config()}[[profile]]\nname = "p"\nuids = [0]\n'
-    )
-    config = load(file)
-    agent = InProcessAgent(config)
-    try:
-        assert not agent.renew_ahead()
-        first = agent.unlock(Secret(bytearray(dongle.pin.encode())))
-        assert not agent.renew_ahead(), "there is time"
-        agent._lifetime = timedelta(hours=1)
-        assert agent.renew_ahead(), "less than half of the hour is left"
-        second = agent.session
-        assert second is not None
-        assert second.not_after > first.not_after
-        assert second.key != first.key
-        assert agent.issue(config.profile[0], make_request(new_key()), 60)[1] == second.chain[0]
-        with pytest.raises(WrongPinError):
-            agent.unlock(Secret(bytearray(b"000000000")))
-        agent._lifetime = timedelta(hours=12)
-        assert not agent.renew_ahead(), "not logged in"
-    finally:
-        agent.close()
-    assert agent.session is None
-    assert agent.helper_pid is None

@@ -1,0 +1,111 @@
+"""What is told of dongles, in the helper's answers."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime
+from typing import Any, Self
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from proxyagent.uri import Uri
+
+
+@dataclass(frozen=True, slots=True)
+class DongleState:
+    """A dongle as it is now."""
+
+    serial: str
+    label: str
+    manufacturer: str
+    model: str
+    pin_state: str
+    """'ok', 'low' (a wrong PIN was entered), 'final' (one attempt left) or 'locked'."""
+    pin_pad: bool
+    """Whether the PIN can be entered at the reader itself."""
+    certificate: x509.Certificate | None
+    """The end-entity certificate that is meant; None if there is none, several, or one that shows after login only."""
+
+    def to_message(self) -> dict[str, Any]:
+        """This in JSON's types."""
+        pem = self.certificate.public_bytes(serialization.Encoding.PEM).decode() if self.certificate else None
+        fields = ("serial", "label", "manufacturer", "model", "pin_state", "pin_pad")
+        return {**{name: getattr(self, name) for name in fields}, "certificate": pem}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Self:
+        """What `to_message` wrote."""
+        pem = message["certificate"]
+        return cls(
+            serial=str(message["serial"]),
+            label=str(message["label"]),
+            manufacturer=str(message["manufacturer"]),
+            model=str(message["model"]),
+            pin_state=str(message["pin_state"]),
+            pin_pad=message["pin_pad"] is True,
+            certificate=None if pem is None else x509.load_pem_x509_certificate(str(pem).encode()),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ListedKey:
+    """A key on a dongle, as far as is seen without its PIN."""
+
+    label: str
+    id: str
+    """CKA_ID in hexadecimal."""
+    type: str
+    """Such as 'RSA' or 'EC'."""
+    size_bits: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCertificate:
+    """A certificate on a dongle. Its texts may be cut."""
+
+    label: str
+    id: str
+    """CKA_ID in hexadecimal: that of its key."""
+    subject: str
+    issuer: str
+    not_after: datetime
+    key: str
+    """Kind of its key, such as 'RSA 2048'."""
+
+
+@dataclass(frozen=True, slots=True)
+class ListedDongle:
+    """One of all the dongles behind a module. Nothing on it has been asked for a PIN."""
+
+    label: str
+    serial: str
+    manufacturer: str
+    model: str
+    initialised: bool
+    """Whether it has been given a label and PINs; a blank one has not."""
+    pin_state: str
+    pin_pad: bool
+    keys: tuple[ListedKey, ...]
+    certificates: tuple[ListedCertificate, ...]
+    problem: str | None
+    """Why this is not all that is to be told."""
+
+    @property
+    def uri(self) -> str:
+        """A URI that means this dongle."""
+        return str(Uri(serial=self.serial) if self.serial else Uri(token=self.label))
+
+    def to_message(self) -> dict[str, Any]:
+        """This in JSON's types."""
+        certificates = [{**asdict(each), "not_after": each.not_after.isoformat()} for each in self.certificates]
+        return {**asdict(self), "certificates": certificates}
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Self:
+        """What `to_message` wrote."""
+        certificates = (
+            ListedCertificate(**{**each, "not_after": datetime.fromisoformat(each["not_after"])})
+            for each in message["certificates"]
+        )
+        keys = tuple(ListedKey(**each) for each in message["keys"])
+        return cls(**{**message, "keys": keys, "certificates": tuple(certificates)})
