@@ -45,15 +45,10 @@ class Peer:
     pid: int
     uid: int
     gid: int
-    groups: frozenset[int] = frozenset()
-    """The supplementary groups."""
+    groups: frozenset[int]
+    """The primary and all supplementary groups."""
     seen_ticks: int = field(default_factory=_boot_ticks, compare=False)
     """When this was asked, in clock ticks since boot: a process that began later is not this one."""
-
-    @property
-    def gids(self) -> frozenset[int]:
-        """The primary and all supplementary groups."""
-        return self.groups | {self.gid}
 
 
 def peer_of(connection: socket.socket) -> Peer:
@@ -64,7 +59,7 @@ def peer_of(connection: socket.socket) -> Peer:
     """
     try:
         pid, uid, gid = _credentials(connection)
-        return Peer(pid, uid, gid, _groups(connection))
+        return Peer(pid, uid, gid, _groups(connection) | {gid})
     except OSError as error:
         raise DeniedError(
             f"the kernel does not say who connected: {error.strerror}", hint="connect by the agent's Unix socket"
