@@ -5,14 +5,14 @@ from collections.abc import Sequence, Set
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from proxyagent.clock import SKEW
 from proxyagent.errors import ChainError
-from proxyagent.extensions import extensions_of, is_ca
+from proxyagent.extensions import UNREADABLE, extensions_of, is_ca
 from proxyagent.proxy import PROXY_CERT_INFO, Language, ProxyInfo, check_signer, proxy_info
 
 _MAX_CERTIFICATES = 16
@@ -60,7 +60,7 @@ def certificates_from_pem(pem: str) -> tuple[x509.Certificate, ...]:
     """
     try:
         certificates = tuple(x509.load_pem_x509_certificates(pem.encode()))
-    except ValueError as error:
+    except UNREADABLE as error:
         raise ChainError("unreadable certificate chain", hint=_HINT) from error
     if len(certificates) > _MAX_CERTIFICATES:
         raise ChainError(f"a chain of {len(certificates)} certificates", hint=_HINT)
@@ -80,7 +80,7 @@ def check_readable(certificate: x509.Certificate) -> None:
         _ = certificate.subject, certificate.issuer, certificate.signature_hash_algorithm
         _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
         certificate.public_key()
-    except (ValueError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise ChainError("a certificate that cannot be read", hint=_HINT) from error
 
 
@@ -147,7 +147,7 @@ def _check_link(child: x509.Certificate, issuer: x509.Certificate) -> None:
         raise ChainError("a proxy's name is not its issuer's name and one more", hint=_HINT)
     try:
         child.verify_directly_issued_by(issuer)
-    except (ValueError, TypeError, InvalidSignature, UnsupportedAlgorithm) as error:
+    except (*UNREADABLE, InvalidSignature) as error:
         raise ChainError("a proxy of the chain is not signed by the next certificate", hint=_HINT) from error
 
 

@@ -7,7 +7,6 @@ from datetime import datetime
 from pathlib import Path
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID
 
@@ -15,7 +14,7 @@ from proxyagent.cadirectory import files_of
 from proxyagent.chain import certificates_to_pem, grid_name
 from proxyagent.clock import SKEW
 from proxyagent.errors import ChainError, CrlError, RevokedError
-from proxyagent.extensions import extensions_of, is_ca, key_usage_of
+from proxyagent.extensions import UNREADABLE, extensions_of, is_ca, key_usage_of
 from proxyagent.verify import verify_chain
 
 _MAX_CRL_BYTES = 32 << 20
@@ -79,7 +78,7 @@ def _parse(path: Path, content: bytes) -> x509.CertificateRevocationList:
         is_pem = b"-----BEGIN X509 CRL-----" in content
         crl = x509.load_pem_x509_crl(content) if is_pem else x509.load_der_x509_crl(content)
         _ = crl.extensions, crl.issuer, crl.signature_hash_algorithm, crl.last_update_utc, crl.next_update_utc
-    except (ValueError, UnsupportedAlgorithm, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         raise CrlError(f"the revocation list {path} is unreadable", hint=_HINT) from error
     return crl
 

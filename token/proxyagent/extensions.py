@@ -1,9 +1,19 @@
 """What a certificate's extensions say; certificates come from others, so reading them may fail."""
 
 from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
 
 from proxyagent.errors import ChainError
 
+#: What cryptography raises over malformed certificates, requests and CRLs, some of it only when a part is first used.
+UNREADABLE = (
+    ValueError,
+    TypeError,
+    UnsupportedAlgorithm,
+    x509.DuplicateExtension,
+    x509.InvalidVersion,
+    x509.UnsupportedGeneralNameType,
+)
 _HINT = "look at the certificate with `openssl x509 -text`, and get one that conforms to RFC 5280"
 
 
@@ -15,7 +25,7 @@ def extensions_of(certificate: x509.Certificate) -> x509.Extensions:
     """
     try:
         return certificate.extensions
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType) as error:
+    except UNREADABLE as error:
         raise ChainError("a certificate with unreadable extensions", hint=_HINT) from error
 
 

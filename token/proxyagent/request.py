@@ -4,12 +4,13 @@ import re
 
 from asn1crypto import pem as armor
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.x509.oid import NameOID
 
 from proxyagent.errors import RequestError
+from proxyagent.extensions import UNREADABLE
 
 KEY_SIZE_BITS = 2048
 _MAX_KEY_SIZE_BITS = 8192
@@ -51,7 +52,7 @@ def check_request(pem: str) -> rsa.RSAPublicKey:
         parsed = x509.load_der_x509_csr(der[: head.end()] + b"\0" + der[head.end() + 1 :])
         key, digest = parsed.public_key(), parsed.signature_hash_algorithm
         scheme = parsed.signature_algorithm_parameters
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+    except UNREADABLE as error:
         raise RequestError("unreadable certificate request", hint=_HINT) from error
     # 2. Its key is good enough for a proxy.
     key = check_public_key(key)
