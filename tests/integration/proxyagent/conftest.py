@@ -1,5 +1,6 @@
 """A fresh SoftHSM dongle, an agent for it, and a PKCS#11 module that misbehaves on demand."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
@@ -10,34 +11,56 @@ import pytest
 from mover.sandbox.agent import Agent
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.dongle import MODULE, Dongle
+from proxyagent.hsm import Helper
+from proxyagent.modules import DEFAULT_ALLOWED
+from proxyagent.pin import Secret
+from proxyagent.uri import Uri
 
 AgentMaker = Callable[..., Agent]
+HelperMaker = Callable[..., Helper]
 _HEADER = Path("/usr/include/p11-kit-1/p11-kit/pkcs11.h")
 _SOURCE = Path(__file__).parent / "shim.c"
 
 
 class Shim:
-    """The misbehaving module's switches."""
+    """The misbehaving module's switches, which shim.c explains."""
 
     def __init__(self, module: Path, directory: Path) -> None:
         self.module = module
         self.directory = directory
 
     def set(self, name: str, value: int = 1) -> None:
-        (self.directory / name).write_text(f"{value:x}")
+        self.write(name, f"{value:x}")
+
+    def write(self, name: str, text: str) -> None:
+        (self.directory / name).write_text(text)
 
     def clear(self, name: str) -> None:
         (self.directory / name).unlink()
 
     def is_hanging(self) -> bool:
-        """Whether C_Sign hangs now."""
+        """Whether a function hangs now."""
         return (self.directory / "hanging").exists()
 
     @property
     def logins(self) -> int:
         """How often C_Login was called so far."""
-        log = self.directory / "logins"
+        return self.calls("login")
+
+    def calls(self, function: str) -> int:
+        """How often a function was called so far. C_Sign is called twice for a signature, first for its length."""
+        log = self.directory / f"{function}s"
         return len(log.read_bytes()) if log.exists() else 0
+
+
+def pin_of(dongle: Dongle) -> Secret:
+    """The dongle's PIN, as the agent holds one."""
+    return Secret(bytearray(dongle.pin.encode()))
+
+
+def log_in(helper: Helper, dongle: Dongle) -> None:
+    """Log a helper in to the dongle."""
+    helper.login(pin_of(dongle), helper.describe().serial)
 
 
 @pytest.fixture(scope="session")
@@ -71,11 +94,36 @@ def agent(start_agent: AgentMaker) -> Agent:
     return start_agent()
 
 
+@pytest.fixture
+def start_helper(dongle: Dongle, monkeypatch: pytest.MonkeyPatch) -> Iterator[HelperMaker]:
+    """Start a helper for the dongle; it is stopped when the test ends."""
+    for name, value in dongle.environment.items():
+        monkeypatch.setenv(name, value)
+    helpers: list[Helper] = []
+
+    def start(uri: str | None = None, *, setup: bool = False, timeout_seconds: float = 30.0) -> Helper:
+        helper = Helper(
+            dongle.module,
+            Uri.parse(uri or dongle.uri),
+            timeout_seconds=timeout_seconds,
+            allowed_modules=(str(dongle.module), *DEFAULT_ALLOWED),
+            setup=setup,
+        )
+        helpers.append(helper)
+        return helper
+
+    yield start
+    for helper in helpers:
+        helper.close()
+
+
 @pytest.fixture(scope="session")
 def shim_module(tmp_path_factory: pytest.TempPathFactory) -> Path:
     compiler = shutil.which("gcc")
     if compiler is None or not _HEADER.exists():
         pytest.skip("needs the packages gcc and libp11-kit-dev")
+    if os.geteuid() != 0:
+        pytest.skip("needs root: only modules of root's are loaded")
     module = tmp_path_factory.mktemp("shim") / "shim.so"
     define = f'-DSOFTHSM="{MODULE}"'
     command = [

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -22,14 +21,11 @@ from proxyagent.errors import (
     SeveralDonglesError,
     WrongDongleError,
 )
-from proxyagent.hsm import Helper
-from proxyagent.pin import Secret
 from proxyagent.request import new_key
-from proxyagent.uri import Uri
 from proxyagent.verify import verify_chain
+from tests.integration.proxyagent.conftest import HelperMaker, log_in, pin_of
 
 SECONDS = 30.0
-HelperMaker = Callable[..., Helper]
 
 # python-pkcs11 in a process of its own: the test's process never loads a PKCS#11 module.
 INSIDE = """
@@ -68,26 +64,6 @@ def init(dongle: Dongle, *arguments: str) -> subprocess.CompletedProcess[str]:
         timeout=SECONDS,
         text=True,
     )
-
-
-@pytest.fixture
-def start_helper(dongle: Dongle, monkeypatch: pytest.MonkeyPatch) -> Iterator[HelperMaker]:
-    for name, value in dongle.environment.items():
-        monkeypatch.setenv(name, value)
-    helpers: list[Helper] = []
-
-    def start(uri: str | None = None, *, setup: bool = False) -> Helper:
-        uri = uri or dongle.uri
-        helpers.append(Helper(dongle.module, Uri.parse(uri), timeout_seconds=SECONDS, setup=setup))
-        return helpers[-1]
-
-    yield start
-    for helper in helpers:
-        helper.close()
-
-
-def log_in(helper: Helper, dongle: Dongle) -> None:
-    helper.login(Secret(bytearray(dongle.pin.encode())), helper.describe().serial)
 
 
 def test_the_key_was_made_on_the_dongle_and_stays_there(dongle: Dongle) -> None:
@@ -194,7 +170,7 @@ def test_several_dongles_are_named(
 def test_the_pin_goes_to_no_other_dongle(dongle: Dongle, start_helper: HelperMaker) -> None:
     helper = start_helper()
     with pytest.raises(WrongDongleError, match="exchanged"):
-        helper.login(Secret(bytearray(dongle.pin.encode())), "another serial")
+        helper.login(pin_of(dongle), "another serial")
     with pytest.raises(NoDongleError, match="no dongle that matches pkcs11:serial=0"):
         start_helper("pkcs11:serial=0").describe()
 

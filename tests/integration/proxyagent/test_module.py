@@ -78,13 +78,13 @@ def test_a_killed_helper_is_replaced(agent: Agent) -> None:
 
 def test_a_crash_is_told_with_its_remedy(start_agent: AgentMaker, shim: Shim) -> None:
     agent = start_agent()
-    shim.set("crash")
+    shim.set("sign_crash")
     crashed = renew(agent)
     assert crashed.returncode == 12
-    assert "error: the process of the PKCS#11 module ended (SIGABRT)" in crashed.stderr
+    assert "error: the process of the PKCS#11 module ended (SIGSEGV)" in crashed.stderr
     assert "hint: run `proxyagent renew`" in crashed.stderr
     obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
-    shim.clear("crash")
+    shim.clear("sign_crash")
     assert renew(agent).returncode == 0
 
 
@@ -135,14 +135,14 @@ def test_a_fresh_module_is_sent_no_pin(start_agent: AgentMaker, shim: Shim) -> N
 def test_a_hanging_module_meets_its_time_limit(start_agent: AgentMaker, shim: Shim) -> None:
     agent = start_agent(settings="module_timeout_seconds = 4.0")
     (helper,) = agent_helper(agent)
-    shim.set("hang")
+    shim.set("sign_hang")
     hung = renew(agent)
     assert hung.returncode == 12
     assert "error: the PKCS#11 module did not answer within 4 s and was stopped" in hung.stderr
     assert "hint: replug the dongle" in hung.stderr
     assert helper not in agent_helper(agent)
     obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
-    shim.clear("hang")
+    shim.clear("sign_hang")
     assert renew(agent).returncode == 0
 
 
@@ -150,7 +150,7 @@ def test_a_hanging_module_meets_its_time_limit(start_agent: AgentMaker, shim: Sh
 def hanging(agent: Agent, shim: Shim) -> Iterator[subprocess.Popen[bytes]]:
     """A server without the sandbox's guard, which would clean up behind it, while its module hangs in C_Sign."""
     agent.halt()
-    shim.set("hang")
+    shim.set("sign_hang")
     environment = {**os.environ, **agent.dongle.environment}
     with subprocess.Popen(agent.command("serve"), env=environment) as server:
         try:
@@ -196,7 +196,7 @@ def test_the_helper_ends_with_a_killed_agent_even_while_the_module_hangs(start_a
 
 def test_proxies_are_issued_while_the_module_hangs(start_agent: AgentMaker, shim: Shim) -> None:
     agent = start_agent(settings="module_timeout_seconds = 300.0")
-    shim.set("hang")
+    shim.set("sign_hang")
     with renewing(agent, shim) as waiting:
         obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
         agent.halt()
