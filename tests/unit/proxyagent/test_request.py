@@ -3,14 +3,16 @@
 import contextlib
 
 import pytest
+from asn1crypto import csr as asn1_csr
+from asn1crypto import pem as armor
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyagent.errors import RequestError
-from proxyagent.request import check_request, make_request
+from proxyagent.request import check_public_key, check_request, make_request
 
 
 def request_of(key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey) -> x509.CertificateSigningRequest:
@@ -34,6 +36,29 @@ def test_weak_and_foreign_keys_are_refused() -> None:
     for reason, key in weak.items():
         with pytest.raises(RequestError, match=reason):
             check_request(pem(request_of(key)))
+
+
+@pytest.mark.parametrize("exponent", [3, 65535, (1 << 32) + 1, (1 << 2000) + 1])
+def test_other_exponents_are_refused(exponent: int, keys: list[rsa.RSAPrivateKey]) -> None:
+    modulus = keys[0].public_key().public_numbers().n
+    with pytest.raises(RequestError, match="bad public exponent"):
+        check_public_key(rsa.RSAPublicNumbers(exponent, modulus).public_key())
+
+
+def test_a_weak_signature_is_refused(keys: list[rsa.RSAPrivateKey]) -> None:
+    parsed = asn1_csr.CertificationRequest.load(request_of(keys[0]).public_bytes(serialization.Encoding.DER))
+    parsed["signature_algorithm"] = {"algorithm": "sha1_rsa"}
+    info = parsed["certification_request_info"].dump()
+    parsed["signature"] = keys[0].sign(info, padding.PKCS1v15(), hashes.SHA1())  # noqa: S303
+    with pytest.raises(RequestError, match="weak signature"):
+        check_request(armor.armor("CERTIFICATE REQUEST", parsed.dump()).decode())
+
+
+def test_a_request_with_pss_is_accepted(keys: list[rsa.RSAPrivateKey]) -> None:
+    scheme = padding.PSS(padding.MGF1(hashes.SHA256()), padding.PSS.DIGEST_LENGTH)
+    builder = x509.CertificateSigningRequestBuilder().subject_name(x509.Name([]))
+    request = builder.sign(keys[0], hashes.SHA256(), rsa_padding=scheme)
+    assert check_request(pem(request)) == keys[0].public_key()
 
 
 def test_a_request_without_possession_of_the_key_is_refused(keys: list[rsa.RSAPrivateKey]) -> None:
