@@ -1,11 +1,11 @@
 """A double of a VOMS server's signing, for times that no real server lives in and for answers that none would give."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from asn1crypto import cms, core
+from asn1crypto import algos, cms, core, parser
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -15,6 +15,8 @@ from mover.sandbox.ca import CertificateAuthority
 from proxyagent.chain import grid_name
 from proxyagent.request import new_key
 from proxyagent.voms.asn1 import CERTIFICATES, FQANS, CertificateLists
+
+_RSA_SHA256 = {"algorithm": "sha256_rsa", "parameters": core.Null()}
 
 
 class AcMaker:
@@ -38,14 +40,14 @@ class AcMaker:
         fqans: Sequence[str],
         not_before: datetime,
         lifetime: timedelta,
-        **changes: Any,
+        changes: Mapping[str, Any] | None = None,
     ) -> bytes:
         """An attribute certificate (DER) for an end-entity certificate.
 
-        `changes` replace fields of AttributeCertificateInfo, by asn1crypto's names, such as ``serial_number=1``.
+        `changes` replace fields of AttributeCertificateInfo, by asn1crypto's names, such as ``{"version": "v1"}``.
         """
         start = not_before.replace(microsecond=0)
-        return self.sign({**self.info(holder, fqans, start, start + lifetime), **changes})
+        return self.sign({**self.info(holder, fqans, start, start + lifetime), **(changes or {})})
 
     def info(
         self, holder: x509.Certificate, fqans: Sequence[str], not_before: datetime, not_after: datetime
@@ -60,7 +62,7 @@ class AcMaker:
             "issuer": cms.AttCertIssuer(
                 name="v2_form", value=cms.V2Form({"issuer_name": [directory_name(self.certificate.subject)]})
             ),
-            "signature": {"algorithm": "sha256_rsa", "parameters": core.Null()},
+            "signature": _RSA_SHA256,
             "serial_number": x509.random_serial_number(),
             "att_cert_validity_period": {"not_before_time": not_before, "not_after_time": not_after},
             "attributes": [fqan_attribute(f"{self.vo}://double.example.org:15000", fqans)],
@@ -73,10 +75,15 @@ class AcMaker:
 
     def sign(self, info: dict[str, Any]) -> bytes:
         """The DER of an attribute certificate with these fields."""
-        fields = cms.AttributeCertificateInfoV2(info)
-        signature = self.key.sign(fields.dump(), padding.PKCS1v15(), hashes.SHA256())
-        whole = {"ac_info": fields, "signature_algorithm": info["signature"], "signature": signature}
-        return bytes(cms.AttributeCertificateV2(whole).dump())
+        return self._assembled(cms.AttributeCertificateInfoV2(info).dump(), _algorithm(info["signature"]))
+
+    def sign_bytes(self, info: bytes) -> bytes:
+        """The same for the DER of AttributeCertificateInfo, or of what somebody made of it."""
+        return self._assembled(info, _algorithm(_RSA_SHA256))
+
+    def _assembled(self, info: bytes, algorithm: bytes) -> bytes:
+        signed = self.key.sign(info, padding.PKCS1v15(), hashes.SHA256())
+        return bytes(parser.emit(0, 1, 16, info + algorithm + core.OctetBitString(signed).dump()))
 
     def _key_identifier(self) -> bytes:
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self.key.public_key()).public_bytes()
@@ -104,6 +111,10 @@ def certificates_extension(*certificates: x509.Certificate) -> dict[str, Any]:
 def extension(identifier: str, value: bytes, *, critical: bool = False) -> dict[str, Any]:
     """An extension with this value (DER)."""
     return {"extn_id": identifier, "critical": critical, "extn_value": core.ParsableOctetString(value)}
+
+
+def _algorithm(value: Mapping[str, Any]) -> bytes:
+    return bytes(algos.SignedDigestAlgorithm(dict(value)).dump())
 
 
 def _long(fqan: str) -> str:

@@ -18,7 +18,7 @@ from proxyagent.errors import ChainError, VomsError
 from proxyagent.verify import verify_chain
 from proxyagent.voms.asn1 import AC_SEQUENCE, Parts, acs_to_der, parts_of, rdns_of
 from proxyagent.voms.lsc import check_lsc
-from proxyagent.voms.names import short_fqan
+from proxyagent.voms.names import printable, short_fqan
 
 _TARGETS = "2.5.29.55"
 _HINT = "ask the VO's manager what its VOMS server issues"
@@ -162,11 +162,11 @@ def _check_times(parts: Parts, now: datetime) -> None:
 
 def _granted(parts: Parts, vo: str) -> tuple[str, ...]:
     if parts.authority.partition("://")[0] != vo:
-        raise VomsError(f"an attribute certificate of {parts.authority}, not of VO {vo!r}", hint=_HINT)
+        raise VomsError(f"an attribute certificate of {printable(parts.authority)}, not of VO {vo!r}", hint=_HINT)
     granted = tuple(map(short_fqan, parts.fqans))
     foreign = [fqan for fqan in granted if not f"{fqan}/".startswith(f"/{vo}/")]
     if foreign:
-        raise VomsError(f"an attribute certificate of VO {vo!r} with {foreign[0][:100]}", hint=_HINT)
+        raise VomsError(f"an attribute certificate of VO {vo!r} with {printable(foreign[0])}", hint=_HINT)
     return granted
 
 
@@ -176,8 +176,8 @@ def _check_asked(granted: tuple[str, ...], asked: tuple[str, ...]) -> None:
         raise VomsError(f"an attribute certificate without {' '.join(missing)}", hint=_HINT)
     # The first FQAN decides what many services map the proxy to.
     if granted[0] != asked[0]:
-        raise VomsError(f"an attribute certificate with {granted[0]} before {asked[0]}", hint=_HINT)
+        raise VomsError(f"an attribute certificate with {printable(granted[0])} before {asked[0]}", hint=_HINT)
     # Servers add groups by themselves, but never roles. More rights than the profile's are nobody's to have.
     extra = [fqan for fqan in granted if "/Role=" in fqan and fqan not in asked]
     if extra:
-        raise VomsError(f"an attribute certificate with {extra[0]}, which was not asked for", hint=_HINT)
+        raise VomsError(f"an attribute certificate with {printable(extra[0])}, which was not asked for", hint=_HINT)

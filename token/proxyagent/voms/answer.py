@@ -104,12 +104,13 @@ def _http(data: bytes) -> tuple[int, bytes]:
 
 
 def _xml(data: bytes) -> ElementTree.Element:
-    text = data.decode("utf-8", errors="replace")
-    # Neither document types nor what they could define: nothing in an answer expands.
-    if "<!" in text:
+    text = data.decode("utf-8", errors="replace").rstrip("\0\r\n ")
+    # Neither document types nor what they could define: nothing in an answer expands. Zeros would be UTF-16, which the
+    # parser goes by whatever it is told, and in which we would not see them.
+    if "<!" in text or "\0" in text:
         raise VomsError("answers with XML that has declarations", hint=_HINT)
     try:
-        return ElementTree.fromstring(text.rstrip("\0\r\n "))  # noqa: S314 - bounded, and without declarations
+        return ElementTree.fromstring(text)  # noqa: S314 - bounded, and without declarations
     except (ElementTree.ParseError, ValueError) as error:
         raise VomsError("answers with unreadable XML", hint=_HINT) from error
 

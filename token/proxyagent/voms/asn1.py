@@ -185,7 +185,15 @@ def _certificates(extensions: dict[str, tuple[bool, bytes]]) -> tuple[x509.Certi
     lists = CertificateLists.load(extensions[CERTIFICATES][1], strict=True)
     if len(lists) != 1 or not 0 < len(lists[0]) <= _MAX_CERTIFICATES:
         raise ValueError("certificates in another form than VOMS's")
-    return tuple(x509.load_der_x509_certificate(each.dump()) for each in lists[0])
+    return tuple(_certificate(each.dump()) for each in lists[0])
+
+
+def _certificate(der: bytes) -> x509.Certificate:
+    certificate = x509.load_der_x509_certificate(der)
+    # They are parsed when they are looked at: here, where that may fail.
+    _ = certificate.subject, certificate.issuer, certificate.extensions, certificate.public_key()
+    _ = certificate.not_valid_before_utc, certificate.not_valid_after_utc
+    return certificate
 
 
 def _words(error: Exception) -> str:

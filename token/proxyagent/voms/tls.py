@@ -103,13 +103,13 @@ def _connect(server: VomsServer, deadline: Deadline) -> socket.socket:
 
 def _addresses(server: VomsServer, deadline: Deadline) -> list[_Address]:
     """The server's addresses, IPv4 and IPv6. The resolver knows no deadline, so it may outlive ours in its thread."""
-    answers: queue.SimpleQueue[list[_Address] | OSError] = queue.SimpleQueue()
+    answers: queue.SimpleQueue[list[_Address] | Exception] = queue.SimpleQueue()
 
     def resolve() -> None:
         try:
             found = socket.getaddrinfo(server.host, server.port, type=socket.SOCK_STREAM)
             answers.put([(family, address) for family, _, _, _, address in found])
-        except OSError as error:
+        except (OSError, UnicodeError) as error:  # UnicodeError: a part of the name is too long
             answers.put(error)
 
     threading.Thread(target=resolve, daemon=True).start()
@@ -117,7 +117,7 @@ def _addresses(server: VomsServer, deadline: Deadline) -> list[_Address]:
         answer = answers.get(timeout=deadline.left())
     except queue.Empty as error:
         raise VomsError("its name was not resolved in time", hint="see whether the name service works") from error
-    if isinstance(answer, OSError):
+    if isinstance(answer, Exception):
         raise VomsError(f"its name does not resolve: {_reason(answer)}", hint=_HINT) from answer
     return answer
 
