@@ -14,7 +14,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 CertificateKey = rsa.RSAPublicKey | ec.EllipticCurvePublicKey
 
-_LIFETIME = timedelta(days=2)
+_LIFETIME = timedelta(days=60)  # so long that nobody warns of the end
 
 
 def distinguished_name(common_name: str) -> x509.Name:
