@@ -2,12 +2,13 @@
 
 import contextlib
 import logging
+import os
 import signal
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from proxyagent.errors import BusyError, ModuleCrashedError, ModuleError, ModuleTimeoutError, ProtocolError
@@ -18,6 +19,11 @@ from proxyagent.uri import Uri
 
 _log = logging.getLogger(__name__)
 _EXIT_SECONDS = 5.0
+
+# What modules and the libraries below them are configured by. Not what loads other code (LD_PRELOAD).
+_VARIABLES = {"HOME", "LANG", "TZ", "SOFTHSM2_CONF"}
+_PREFIXES = ("LC_", "P11_KIT_", "PKCS11_", "PCSCLITE_", "OPENSC_", "YUBIHSM_PKCS11_")
+_TALKATIVE = ("DEBUG", "DBG", "LOG")  # what these print may hold the PIN
 
 
 class HelperProcess:
@@ -98,7 +104,7 @@ class HelperProcess:
         self._kill()
         module = check_module(self._module, self._allowed_modules)
         ours, theirs = socket.socketpair()
-        command = [sys.executable, "-P", "-B", "-m", "proxyagent.hsm_helper"]
+        command = [sys.executable, "-I", "-B", "-m", "proxyagent.hsm_helper"]
         command += ["--fd", str(theirs.fileno()), "--module", str(module), "--uri", str(self._uri)]
         try:
             # A session of its own: Ctrl-C is for the agent, which then ends the helper in order.
@@ -107,6 +113,9 @@ class HelperProcess:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 pass_fds=(theirs.fileno(),),
+                env=environment_for_module(os.environ),
+                cwd="/",
+                umask=0o077,
                 start_new_session=True,
             )
         except OSError as error:
@@ -149,6 +158,16 @@ class HelperProcess:
             # A process that hangs in the kernel stays; subprocess reaps it when it ends at last.
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(_EXIT_SECONDS)
+
+
+def environment_for_module(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a module's process gets of the agent's environment."""
+    kept = {
+        name: value
+        for name, value in environment.items()
+        if (name in _VARIABLES or name.startswith(_PREFIXES)) and not any(word in name for word in _TALKATIVE)
+    }
+    return {**kept, "PATH": "/usr/sbin:/usr/bin:/sbin:/bin"}
 
 
 def _signal_name(number: int) -> str:

@@ -19,10 +19,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from proxyagent.chain import certificates_to_pem
+from proxyagent.confinement import confine
 from proxyagent.description import ListedDongle
 from proxyagent.dongle import Dongle
 from proxyagent.errors import ProtocolError, ProxyAgentError
-from proxyagent.hardening import harden_process
+from proxyagent.hardening import harden_process, lock_memory
 from proxyagent.listing import list_dongles
 from proxyagent.pin import Secret
 from proxyagent.protocol import Channel, Message, PeerClosedError, failure
@@ -38,6 +39,7 @@ Verb = Callable[["Server", Message, Secret | None], Message]
 def main() -> None:
     """Entry point of ``python -m proxyagent.hsm_helper``; started by `hsm.Helper` only."""
     harden_process()
+    lock_memory()
     parser = argparse.ArgumentParser(prog="proxyagent.hsm_helper")
     parser.add_argument("--fd", type=int, required=True)
     parser.add_argument("--module", required=True)
@@ -45,8 +47,9 @@ def main() -> None:
     parser.add_argument("--setup", action="store_true", help="offer the verbs that change the dongle, too")
     options = parser.parse_args()
     connection = socket.socket(fileno=options.fd)
+    confined = confine()
     threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
-    server = Server(connection, options.module, options.uri, setup=options.setup)
+    server = Server(connection, options.module, options.uri, setup=options.setup, confined=confined)
     try:
         server.run()
     except PeerClosedError:
@@ -67,11 +70,12 @@ def _end_with_parent(descriptor: int) -> None:
 class Server:
     """Answers the agent's requests, one after the other."""
 
-    def __init__(self, connection: socket.socket, module: str, uri: Uri, *, setup: bool) -> None:
+    def __init__(self, connection: socket.socket, module: str, uri: Uri, *, setup: bool, confined: bool) -> None:
         self._connection = connection
         self._module = module
         self._uri = uri
         self._setup = setup
+        self._confined = confined
         self._verbs = {**_VERBS, **(_SETUP_VERBS if setup else {})}
         self._dongle: Dongle | None = None
         self.listed: list[ListedDongle] = []
@@ -103,7 +107,7 @@ class Server:
                 answer = self._answer(request, pin)
             channel.extend(_ANSWER_SECONDS)
             logged_in = self._dongle is not None and self._dongle.logged_in
-            channel.send({**answer, "logged_in": logged_in})
+            channel.send({**answer, "logged_in": logged_in, "confined": self._confined})
 
     def _answer(self, request: Message, pin: Secret | None) -> Message:
         try:

@@ -146,6 +146,6 @@ def shim(shim_module: Path, dongle: Dongle, tmp_path: Path, monkeypatch: pytest.
     """The misbehaving module in front of the dongle, for agents that are started afterwards."""
     directory = tmp_path / "switches"
     directory.mkdir()
-    monkeypatch.setenv("P11SHIM_DIR", str(directory))
+    monkeypatch.setenv("PKCS11_SHIM_DIR", str(directory))
     dongle.module = shim_module
     return Shim(shim_module, directory)

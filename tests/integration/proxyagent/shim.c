@@ -1,6 +1,6 @@
 /* A PKCS#11 module in front of SoftHSM that misbehaves on demand and counts its calls.
  *
- * A switch is a file in the directory P11SHIM_DIR. FUNCTION is one of initialize, slot_list, token_info, open_session,
+ * A switch is a file in the directory PKCS11_SHIM_DIR. FUNCTION is one of initialize, slot_list, token_info, open_session,
  * find, create, login, sign.
  *   FUNCTION_rv      it answers this (hexadecimal) and does nothing
  *   FUNCTION_hang    it makes the file "hanging" and never returns
@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <sys/ptrace.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
@@ -40,7 +41,7 @@ static CK_FUNCTION_LIST ours, *real;
 static FILE *control(const char *name, const char *mode)
 {
     char path[4096];
-    snprintf(path, sizeof path, "%s/%s", getenv("P11SHIM_DIR"), name);
+    snprintf(path, sizeof path, "%s/%s", getenv("PKCS11_SHIM_DIR"), name);
     return fopen(path, mode);
 }
 
@@ -227,19 +228,22 @@ static void fill_disk(void)
 
 static void use_descriptors(void)
 {
-    int held[4096], count = 0;
+    int held[4096], count = 0, error;
     long got = 0;
     while (count < 4096 && (got = open("/dev/null", O_RDONLY)) >= 0)
         held[count++] = got;
-    tell("open", got);
+    error = errno;
     while (count)
         close(held[--count]);
+    errno = error;
+    tell("open", got);
 }
 
 static void attack(void)
 {
     char *no_arguments[] = {NULL};
     struct rlimit limit = {0, 0};
+    void *memory;
     long pid;
     tell("socket-inet", socket(AF_INET, SOCK_STREAM, 0));
     tell("socket-inet6", socket(AF_INET6, SOCK_DGRAM, 0));
@@ -269,6 +273,9 @@ static void attack(void)
     tell("kill-all", kill(-1, 0));
     tell("kill-self", kill(getpid(), 0));
     tell("prlimit-agent", prlimit(getppid(), RLIMIT_CORE, NULL, &limit));
+    tell("core-dumps", prlimit(0, RLIMIT_CORE, NULL, &limit) < 0 || limit.rlim_max != 0 ? 0 : (errno = EPERM, -1));
+    memory = mmap(NULL, 8L << 30, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    tell("much-memory", memory == MAP_FAILED ? -1 : 0);
     tell("type-at-terminal", syscall(SYS_ioctl, 0, (1L << 32) | TIOCSTI, "x"));
 #ifdef __x86_64__
     tell("x32-socket", syscall(0x40000000 | SYS_socket, AF_INET, SOCK_STREAM, 0));
