@@ -35,6 +35,7 @@ def exit_codes() -> str:
         lines += [f"| {code} | {name} | {text} |" for code, name, text in sorted(rows)]
         lines.append("")
     lines += [
+        "`proxyagent status` ends with 16 if a person is needed soon, with 17 if proxies are not issued, or not all.",
         "`proxyagent exec` ends with the exit code of the command that it runs; 127 if there is no such command.",
         "Ctrl-C ends with 130 (proxyagent) or 1 (mover).",
         "",

@@ -28,13 +28,15 @@ class Agent:
         *,
         parent: Path | None = None,
         settings: str = "",
+        identity: str = "",
         profiles: str = "",
         unlock: bool = True,
     ) -> None:
         """Start the agent; with `unlock`, give it the PIN.
 
         Its files lie in a new folder in `parent` (by default, where temporary files go). `settings` is TOML for the
-        ``[agent]`` section, `profiles` more ``[[profile]]`` sections.
+        ``[agent]`` section, `identity` for the ``[[identity]]`` section, `profiles` TOML to stand behind the
+        ``[[profile]]`` section of our own user.
 
         Raises:
             SandboxError: it did not start, or did not accept the PIN, or the path of `parent` is too long.
@@ -48,7 +50,7 @@ class Agent:
                 f"{self.socket} is too long for a socket", hint="set TMPDIR to a shorter path, such as /tmp"
             )
         self.config = self.directory / "proxyagent.toml"
-        self._write_config(settings, profiles)
+        self._write_config(settings, identity, profiles)
         self._process = ServerProcess(
             "proxyagent",
             self.command("serve"),
@@ -112,9 +114,12 @@ class Agent:
         self.halt()
         shutil.rmtree(self.directory, ignore_errors=True)
 
-    def _write_config(self, settings: str, profiles: str) -> None:
+    def _write_config(self, settings: str, identity: str, profiles: str) -> None:
+        modules = [str(self.dongle.module), "/usr/lib/*"]
         self.config.write_text(
-            f"[agent]\nsocket = {json.dumps(str(self.socket))}\n{settings}\n"
-            f"{self.dongle.config()}\n"
+            f"[agent]\nsocket = {json.dumps(str(self.socket))}\nstate_directory = {json.dumps(str(self.directory))}\n"
+            f"modules = {json.dumps(modules)}\n{settings}\n"
+            f"[trust]\nca_directory = {json.dumps(str(self.dongle.ca_directory))}\n\n"
+            f"{self.dongle.config(settings=identity)}\n"
             f'[[profile]]\nname = "{self.profile}"\nuids = [{os.geteuid()}]\n\n{profiles}\n'
         )

@@ -43,6 +43,7 @@ class Dongle:
             raise SandboxError(f"there is no {MODULE}", hint="apt install softhsm2")
         self.directory = directory
         self.module = module
+        self.ca_directory = authority.directory
         self._pin = _random_pin()
         self._make_token(f"sandbox {secrets.token_hex(4)}")
         self.certificate = self._set_up(authority, common_name)
@@ -62,9 +63,10 @@ class Dongle:
         """The dongle's PKCS#11 URI."""
         return f"pkcs11:token={self._label.replace(' ', '%20')}"
 
-    def config(self) -> str:
-        """The ``[dongle]`` section of the agent's configuration."""
-        return f"[dongle]\nmodule = {json.dumps(str(self.module))}\nuri = {json.dumps(self.uri)}\n"
+    def config(self, name: str = "robot", settings: str = "") -> str:
+        """An ``[[identity]]`` section of the agent's configuration, with more TOML in `settings`."""
+        module, uri = json.dumps(str(self.module)), json.dumps(self.uri)
+        return f'[[identity]]\nname = "{name}"\nmodule = {module}\nuri = {uri}\n{settings}\n'
 
     def _make_token(self, label: str) -> None:
         self._label = label

@@ -11,7 +11,7 @@ import pytest
 
 from mover.cli.main import cli as mover_cli
 from proxyagent import policy
-from proxyagent.cli import cli as proxyagent_cli
+from proxyagent.cli.main import cli as proxyagent_cli
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,4 +76,12 @@ def test_links_within_the_project_lead_somewhere(document: str) -> None:
 
 def test_the_agents_example_configuration_is_good() -> None:
     config = policy.load(ROOT / "examples" / "proxyagent.toml")
-    assert config.profiles_of(990, 990) == ("mover",)
+    assert [profile.name for profile in config.profiles_of(990, {990})] == ["mover"]
+
+
+def test_the_tests_that_the_threat_model_names_exist() -> None:
+    text = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`((?:unit|integration)/[\w/]+\.py)`", text))
+    assert len(named) > 10
+    missing = [name for name in named if not (ROOT / "tests" / name).exists()]
+    assert not missing

@@ -1,6 +1,6 @@
 """`python -m proxyagent` is the command `proxyagent`."""
 
-from proxyagent.cli import main
+from proxyagent.cli.main import main
 
 if __name__ == "__main__":
     main()

@@ -1,176 +1,180 @@
-"""The agent itself: one session proxy in memory, and client proxies issued below it. Knows nothing of sockets."""
+"""The agent: its identities, their attribute certificates, and what is issued to whom. Knows nothing of sockets."""
 
 import logging
 import threading
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import timedelta
 
 from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
 
-from proxyagent.chain import check_links, grid_name, not_after
-from proxyagent.errors import (
-    BusyError,
-    NoDongleError,
-    NoSessionError,
-    PinLockedError,
-    ProxyAgentError,
-    SeveralDonglesError,
-)
-from proxyagent.hsm import DongleState, Helper
-from proxyagent.messages import NOT_RENEWED
-from proxyagent.pin import PinGuard, Secret
+from proxyagent.attributes import AttributeState, AttributeStore, Want
+from proxyagent.audit import AuditLog
+from proxyagent.clock import Clock, StepWatch
+from proxyagent.errors import ProxyAgentError, RequestError, VomsError
+from proxyagent.identity import Identity
 from proxyagent.policy import Config, Profile
-from proxyagent.proxy import Language, ProxyInfo, issue_proxy
-from proxyagent.request import check_request, new_key
+from proxyagent.proxy import Language, ProxyInfo
+from proxyagent.request import check_request
+from proxyagent.session import Session
+from proxyagent.voms.ac import ac_extension, check_ac
 
 _log = logging.getLogger(__name__)
-_MIN_LEFT = timedelta(seconds=30)
-_PIN_NOT_SENT = (BusyError, NoDongleError, PinLockedError, SeveralDonglesError)
-_UNLOCK_HINT = "plug the dongle in and run `proxyagent renew`"
-
-
-@dataclass(frozen=True, slots=True)
-class Session:
-    """A session proxy: its key, and its chain down to the end-entity certificate."""
-
-    key: rsa.RSAPrivateKey
-    chain: tuple[x509.Certificate, ...]
-
-    @property
-    def not_after(self) -> datetime:
-        """When the session ends (UTC, aware)."""
-        return not_after(self.chain)
-
-    @property
-    def identity(self) -> str:
-        """The end-entity certificate's name in slash form."""
-        return grid_name(self.chain[-1].subject)
+_TICK_SECONDS = 15.0
+_WAIT_FOR_ATTRIBUTES_SECONDS = 8.0
+_VOMS_PROXY = ProxyInfo(Language.LIMITED, path_length=0)
+_VOMS_PROXY_LIFETIME = timedelta(minutes=10)
 
 
 class Agent:
-    """Holds the session. Its methods may be called from several threads."""
+    """Several identities and one store of attribute certificates. Its methods may be called from several threads."""
 
-    def __init__(self, config: Config) -> None:
-        dongle = config.dongle
-        self._lifetime = timedelta(seconds=config.agent.session_lifetime_seconds)
-        self._helper = Helper(dongle.module, dongle.uri, timeout_seconds=config.agent.module_timeout_seconds)
-        self._guard = PinGuard()
-        self._unlocking = threading.Lock()
-        self._session: Session | None = None
+    def __init__(self, config: Config, clock: Clock, audit: AuditLog) -> None:
+        self._config = config
+        self._clock = clock
+        self._audit = audit
+        self._steps = StepWatch(clock)
+        self._stopped = threading.Event()
+        self.attributes = AttributeStore(_wants(config), clock, self._has_session)
+        self.identities = {
+            section.name: Identity(section, config, clock, audit, self._watcher(section.name))
+            for section in config.identity
+        }
 
-    @property
-    def helper_pid(self) -> int | None:
-        """The process id of the helper that holds the PKCS#11 module, while it runs."""
-        return self._helper.pid
+    def start(self) -> None:
+        """Let every identity go on by itself, each in a thread of its own: a sick dongle holds up no other."""
+        for identity in self.identities.values():
+            threading.Thread(target=self._tick_until_stopped, args=(identity,), daemon=True).start()
 
-    @property
-    def logged_in(self) -> bool:
-        """Whether the session is renewed without a person while the dongle stays in."""
-        return self._helper.logged_in
-
-    @property
-    def session(self) -> Session | None:
-        """The session, unless it has ended."""
-        session = self._session
-        return session if session is not None and session.not_after > datetime.now(UTC) else None
-
-    def dongle(self) -> DongleState:
-        """The state of the dongle.
-
-        Raises: as `hsm.Helper.describe`.
-        """
-        return self._helper.describe()
-
-    def unlock(self, pin: Secret) -> Session:
-        """Log in with `pin`, once, and make a new session.
-
-        The old session stays if that fails. If the old login is lost, the error's message says what that means for it.
+    def identity(self, name: str | None) -> Identity:
+        """The identity of that name; the only one, if the name is left out.
 
         Raises:
-            PinNotSentError: the PIN is malformed or failed before.
-            WrongPinError, PinLockedError: the dongle refused it, or is too close to being locked.
-            ProxyAgentError: as `hsm.Helper`.
+            RequestError: there is no such identity, or a name is needed.
         """
-        with self._unlocking:
-            try:
-                self._log_in(pin)
-                return self._new_session()
-            except ProxyAgentError as error:
-                raise self._with_consequence(error) from error
+        names = ", ".join(self.identities)
+        if name is None and len(self.identities) > 1:
+            raise RequestError(f"there are {len(self.identities)} identities", hint=f"choose one of {names}")
+        if name is None:
+            return next(iter(self.identities.values()))
+        if name not in self.identities:
+            raise RequestError(f"there is no identity {name!r}", hint=f"use one of {names}")
+        return self.identities[name]
 
     def issue(self, profile: Profile, request_pem: str, lifetime_seconds: int) -> tuple[x509.Certificate, ...]:
         """A client proxy for the key of a certificate request, with its chain down to the end-entity certificate.
 
-        It ends after `lifetime_seconds`, the profile's longest lifetime, or with the session, whichever is first.
+        It ends after `lifetime_seconds`, the profile's longest lifetime, with the session or with the attribute
+        certificate, whichever is first.
 
         Raises:
-            NoSessionError: there is no session, or it ends within half a minute.
             RequestError: the request is not acceptable.
+            VomsError: the profile has FQANs, and there is no attribute certificate for them.
+            ProxyAgentError: as `identity.Identity.issue`.
         """
         public_key = check_request(request_pem)
-        now = datetime.now(UTC)
-        session = self._session
-        if session is None:
-            raise NoSessionError("the agent has no session", hint=_UNLOCK_HINT)
-        if session.not_after - now < _MIN_LEFT:
-            raise NoSessionError(f"the session ended at {session.not_after:%Y-%m-%d %H:%M} UTC", hint=_UNLOCK_HINT)
+        identity = self.identities[self._config.identity_of(profile)]
         info = ProxyInfo(Language.LIMITED if profile.limited else Language.INHERIT_ALL, profile.path_length)
         lifetime = timedelta(seconds=min(lifetime_seconds, profile.max_lifetime_seconds))
-        leaf = issue_proxy(session.chain[0], session.key, public_key, info=info, lifetime=lifetime, now=now)
-        return (leaf, *session.chain)
+        if profile.vo is None:
+            return identity.issue(public_key, info, lifetime)
+        identity.usable_session()  # without one, waiting would be in vain
+        want = Want(identity.name, profile.vo, profile.fqans)
+        certificate = self.attributes.get(want, wait_seconds=_WAIT_FOR_ATTRIBUTES_SECONDS)
+        lifetime = min(lifetime, certificate.not_after - self._clock.now())
+        return identity.issue(public_key, info, lifetime, (ac_extension((certificate.der,)),))
 
-    def renew_ahead(self) -> bool:
-        """Make a new session without a person, when the old one is past its middle and the helper is logged in.
+    def issue_for_voms(self, name: str, request_pem: str) -> tuple[x509.Certificate, ...]:
+        """A short, limited proxy with which attribute certificates of an identity are fetched.
 
-        Tells whether there is a new one; failures are logged, for the next try comes by itself.
+        Raises: as `issue`.
         """
-        session = self._session
-        if session is None or not self._helper.logged_in:
-            return False
-        early = session.not_after - datetime.now(UTC) > self._lifetime / 2
-        if early or session.not_after == session.chain[-1].not_valid_after_utc:
-            return False  # there is time, or the certificate itself ends then
-        with self._unlocking:
-            try:
-                self._new_session()
-            except ProxyAgentError as error:
-                _log.warning("cannot renew the session ahead of time: %s (%s)", error.message, error.hint)
-                return False
-        return True
+        return self.identity(name).issue(check_request(request_pem), _VOMS_PROXY, _VOMS_PROXY_LIFETIME)
+
+    def deliver(self, want: Want, der: bytes) -> None:
+        """Take an attribute certificate, if it is what was wanted: it came from a process with a network.
+
+        Raises:
+            VomsError: it is not.
+            NoSessionError: the session that it is for has ended meanwhile.
+        """
+        voms = self._config.voms
+        if voms is None or want not in self.attributes.wants:
+            raise VomsError("nobody wants this attribute certificate", hint="restart `proxyagent voms`")
+        session = self.identity(want.identity).usable_session()
+        certificate = check_ac(
+            der,
+            holder=session.certificate,
+            vo=want.vo,
+            fqans=want.fqans,
+            vomsdir=voms.vomsdir,
+            ca_directory=self._config.trust.ca_directory,
+            now=self._clock.now(),
+            check_crls=self._config.trust.crls == "require",
+        )
+        self.attributes.deliver(want, certificate)
+        until = certificate.not_after.isoformat()
+        self._audit.record("attributes", identity=want.identity, fqans=" ".join(want.fqans), not_after=until)
+        _log.info("%s: VOMS attributes %s until %s", want.identity, " ".join(want.fqans), until)
+
+    def deliver_failure(self, want: Want, problem: ProxyAgentError) -> None:
+        """Take note that an attribute certificate could not be had."""
+        if want not in self.attributes.wants:
+            raise VomsError("nobody wants this attribute certificate", hint="restart `proxyagent voms`")
+        self.attributes.failed(want, problem)
+        _log.warning("%s: no VOMS attributes %s: %s", want.identity, " ".join(want.fqans), problem.message)
+        self._audit.record("attributes-failed", identity=want.identity, fqans=" ".join(want.fqans), error=problem.kind)
+
+    def attribute_states(self, identity: str) -> Sequence[AttributeState]:
+        """The attribute certificates of an identity."""
+        return self.attributes.states(identity)
+
+    def tick(self, identity: Identity) -> None:
+        """What is done for an identity every 15 seconds."""
+        self._watch_clock()
+        identity.tick()
+        self.attributes.look()
 
     def close(self) -> None:
-        """Forget the session and stop the helper."""
-        self._session = None
-        self._helper.close()
+        """Forget all sessions and stop the helpers."""
+        self._stopped.set()
+        self.attributes.close()
+        for identity in self.identities.values():
+            identity.close()
 
-    def _log_in(self, pin: Secret) -> None:
-        state = self._helper.describe()
-        serial = state.serial
-        if state.pin_state == "low":
-            _log.warning("a wrong PIN was entered on dongle %s before; few attempts are left", serial)
-        self._guard.check(serial, pin)
-        try:
-            self._helper.login(pin, serial)
-        except _PIN_NOT_SENT:
-            raise
-        except ProxyAgentError:
-            # Whatever went wrong once the PIN was on its way, it may have cost an attempt.
-            self._guard.failed(serial, pin)
-            raise
+    def _tick_until_stopped(self, identity: Identity) -> None:
+        while True:
+            try:
+                self.tick(identity)
+            except Exception as error:
+                # The last resort: a bug must not end the renewals for good. The text might hold foreign bytes.
+                _log.exception("%s: %s in the agent", identity.name, type(error).__name__)
+            if self._stopped.wait(_TICK_SECONDS):
+                return
 
-    def _with_consequence(self, error: ProxyAgentError) -> ProxyAgentError:
-        session = self.session
-        if session is None or self._helper.logged_in:
-            return type(error)(error.message, hint=error.hint)
-        text = f"the session stays until {session.not_after:%Y-%m-%d %H:%M:%S} UTC, but {NOT_RENEWED}"
-        return type(error)(f"{error.message}; {text}", hint=error.hint)
+    def _watch_clock(self) -> None:
+        step = self._steps.step()
+        if step:
+            _log.error("the clock was set by %+.0f s; what ends when is worked out anew", step.total_seconds())
+            self._audit.record("clock-step", seconds=int(step.total_seconds()))
+            self.attributes.refetch()
 
-    def _new_session(self) -> Session:
-        key = new_key()
-        chain = self._helper.sign_session(key.public_key(), self._lifetime)
-        check_links(chain, key.public_key(), now=datetime.now(UTC))
-        session = Session(key, chain)
-        self._session = session
-        _log.info("session for %s until %s", session.identity, session.not_after.isoformat())
-        return session
+    def _has_session(self, name: str) -> bool:
+        return self.identities[name].session is not None
+
+    def _watcher(self, name: str) -> Callable[[Session | None, Session | None], None]:
+        def watch(before: Session | None, after: Session | None) -> None:
+            if after is None or (before is not None and before.certificate != after.certificate):
+                self.attributes.forget(name)
+            self.attributes.look()
+
+        return watch
+
+
+def _wants(config: Config) -> tuple[Want, ...]:
+    return tuple(
+        dict.fromkeys(
+            Want(config.identity_of(profile), profile.vo, profile.fqans)
+            for profile in config.profile
+            if profile.vo is not None
+        )
+    )

@@ -3,26 +3,29 @@
 This is the only module of the package that other programs import.
 """
 
-import contextlib
 import os
-import socket
 import weakref
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from cryptography.hazmat.primitives.asymmetric import rsa
 from pydantic import ValidationError
 
 from proxyagent.chain import certificates_from_pem, check_links, grid_name, not_after, proxy_pem
-from proxyagent.errors import AgentUnreachableError, ProxyAgentError, RequestError
+from proxyagent.connection import ask
+from proxyagent.delegation import sign_delegation
+from proxyagent.errors import ProxyAgentError, RequestError
 from proxyagent.hardening import harden_process
 from proxyagent.memfd import sealed_memfd
 from proxyagent.messages import (
     AgentStatus,
     IssueAnswer,
     IssueRequest,
+    PinRetryAnswer,
+    PinRetryRequest,
     SessionStatus,
     StatusRequest,
     UnlockAnswer,
@@ -30,7 +33,6 @@ from proxyagent.messages import (
     parse_answer,
 )
 from proxyagent.pin import Secret
-from proxyagent.protocol import Channel, Message, PeerClosedError, success_or_raise
 from proxyagent.request import make_request, new_key
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "agent_status",
     "harden_process",
     "obtain_proxy",
+    "retry_sealed_pin",
     "unlock_agent",
 ]
 
@@ -58,6 +61,18 @@ class ClientProxy:
         self._descriptor = descriptor
         self._names = names
         self._finalizer = weakref.finalize(self, os.close, descriptor)
+
+    @classmethod
+    def from_answer(cls, answer: IssueAnswer, key: rsa.RSAPrivateKey) -> Self:
+        """The proxy in the agent's answer to a request that `key` has signed.
+
+        Raises:
+            ChainError: what came back is not a proxy for our key.
+        """
+        chain = certificates_from_pem(answer.chain)
+        check_links(chain, key.public_key(), now=datetime.now(UTC))
+        names = _Names(grid_name(chain[0].subject), grid_name(chain[-1].subject), not_after(chain))
+        return cls(sealed_memfd("proxy", proxy_pem(chain, key)), names)
 
     @property
     def path(self) -> str:
@@ -88,6 +103,21 @@ class ClientProxy:
         if not self._finalizer.alive:
             raise ValueError("the proxy is closed")
         return self._descriptor
+
+    def delegate(self, request: bytes, lifetime_seconds: int) -> str:
+        """A proxy below this one, for the key of a server's certificate request, such as ARC CE's or FTS's.
+
+        Args:
+            request: PKCS#10, in PEM or DER.
+
+        Returns: the chain in PEM, the server's certificate first, without any key.
+
+        Raises:
+            RequestError: the request is malformed, forged or weak.
+            ProxyAgentError: this proxy may not be delegated further.
+        """
+        pem = os.pread(self.fileno(), os.fstat(self.fileno()).st_size, 0)
+        return sign_delegation(pem, request, lifetime=timedelta(seconds=lifetime_seconds), now=datetime.now(UTC))
 
     def close(self) -> None:
         """Give the memory back. The key is gone unless somebody else holds a descriptor."""
@@ -124,11 +154,8 @@ def obtain_proxy(socket_path: Path, profile: str, lifetime_seconds: int, *, time
             f"no proxy of {lifetime_seconds} s can be asked for with profile {profile[:80]!r}",
             hint="use a profile of the agent's configuration and a lifetime from 1 s to 10 days",
         ) from error
-    answer = parse_answer(IssueAnswer, _ask(socket_path, request.model_dump(), None, timeout_seconds))
-    chain = certificates_from_pem(answer.chain)
-    check_links(chain, key.public_key(), now=datetime.now(UTC))
-    names = _Names(grid_name(chain[0].subject), grid_name(chain[-1].subject), not_after(chain))
-    return ClientProxy(sealed_memfd("proxy", proxy_pem(chain, key)), names)
+    answer = parse_answer(IssueAnswer, ask(socket_path, request.model_dump(), None, timeout_seconds))
+    return ClientProxy.from_answer(answer, key)
 
 
 def agent_status(socket_path: Path, *, timeout_seconds: float) -> AgentStatus:
@@ -138,35 +165,42 @@ def agent_status(socket_path: Path, *, timeout_seconds: float) -> AgentStatus:
         DeniedError: this user may have nothing from the agent.
         AgentUnreachableError, BusyError, ProtocolError: as `obtain_proxy`.
     """
-    return parse_answer(AgentStatus, _ask(socket_path, StatusRequest().model_dump(), None, timeout_seconds))
+    return parse_answer(AgentStatus, ask(socket_path, StatusRequest().model_dump(), None, timeout_seconds))
 
 
-def unlock_agent(socket_path: Path, pin: Secret, *, timeout_seconds: float) -> SessionStatus:
-    """Send the dongle's PIN to the agent, once; the session that it then has. Only for root and the agent's user.
+def unlock_agent(
+    socket_path: Path,
+    pin: Secret | None,
+    *,
+    identity: str | None = None,
+    serial: str | None = None,
+    timeout_seconds: float,
+) -> SessionStatus:
+    """Send a dongle's PIN to the agent, once; the session that it then has. Only for root and the agent's user.
+
+    Args:
+        pin: None if the person enters it at the reader's pin pad.
+        identity: whose dongle; may be left out while the agent has one identity.
+        serial: the dongle that the person was asked for; the PIN goes to no other.
 
     Raises:
         WrongPinError, PinLockedError, PinNotSentError: the PIN was refused, or not even tried.
-        NoDongleError, SeveralDonglesError, NoCredentialError, ModuleError: the dongle cannot sign.
+        LoginFailedError, PinExpiredError, PinCancelledError: the dongle did not let us in for another reason.
+        WrongDongleError, NoDongleError, SeveralDonglesError, NoCredentialError, ModuleError: the dongle cannot sign.
         DeniedError: this user may not unlock the agent.
         AgentUnreachableError, BusyError, ProtocolError: as `obtain_proxy`.
     """
-    return parse_answer(UnlockAnswer, _ask(socket_path, UnlockRequest().model_dump(), pin, timeout_seconds)).session
+    request = UnlockRequest(identity=identity, serial=serial, pin_pad=pin is None)
+    return parse_answer(UnlockAnswer, ask(socket_path, request.model_dump(), pin, timeout_seconds)).session
 
 
-def _ask(socket_path: Path, request: Message, pin: Secret | None, timeout_seconds: float) -> Message:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        connection.settimeout(timeout_seconds)
-        try:
-            connection.connect(str(socket_path))
-        except OSError as error:
-            raise AgentUnreachableError(
-                f"cannot reach the agent on {socket_path}: {error.strerror or error}",
-                hint="see whether `proxyagent serve` runs, and whether this user may open its socket",
-            ) from error
-        channel = Channel(connection, timeout_seconds=timeout_seconds)
-        # An agent that refuses may close before it has read everything; what it said is still there to be read.
-        with contextlib.suppress(PeerClosedError):
-            channel.send(request)
-            if pin is not None:
-                channel.send_secret(pin)
-        return success_or_raise(channel.receive())
+def retry_sealed_pin(socket_path: Path, identity: str | None = None, *, timeout_seconds: float) -> bool:
+    """Let a robot's sealed PIN be tried once more; tell whether it had to wait for that. Only for operators.
+
+    Raises:
+        NoDongleError, WrongDongleError: its dongle is not in.
+        DeniedError: this user may not say so.
+        AgentUnreachableError, BusyError, ProtocolError: as `obtain_proxy`.
+    """
+    request = PinRetryRequest(identity=identity)
+    return parse_answer(PinRetryAnswer, ask(socket_path, request.model_dump(), None, timeout_seconds)).waited

@@ -6,12 +6,16 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from proxyagent.errors import ProtocolError
+from proxyagent.forecast import Level
 from proxyagent.protocol import Message
 
 _HINT = "update client and agent to the same version"
 
 NOT_RENEWED = "will not be renewed until `proxyagent renew` succeeds"
 """What it means for a session that the agent is not logged in to the dongle."""
+
+
+Name = Annotated[str, Field(max_length=64)]
 
 
 class _Message(BaseModel):
@@ -35,20 +39,76 @@ class IssueRequest(_Message):
 
 
 class UnlockRequest(_Message):
-    """Log in to the dongle. The PIN follows in a frame of its own."""
+    """Log in to a dongle. The PIN follows in a frame of its own, unless it is entered at the reader's pin pad."""
 
     verb: Literal["unlock"] = "unlock"
+    identity: Name | None = None
+    """May be left out while there is one identity."""
+    serial: Annotated[str, Field(max_length=64)] | None = None
+    """The dongle that the person was asked for; no other one gets the PIN."""
+    pin_pad: bool = False
 
 
-Request = Annotated[StatusRequest | IssueRequest | UnlockRequest, Field(discriminator="verb")]
-_REQUESTS: TypeAdapter[StatusRequest | IssueRequest | UnlockRequest] = TypeAdapter(Request)
+class PinRetryRequest(_Message):
+    """Let the sealed PIN of a robot be tried once more."""
+
+    verb: Literal["pin-retry"] = "pin-retry"
+    identity: Name | None = None
+
+
+class WantedAttributes(_Message):
+    """An attribute certificate that some profile needs."""
+
+    identity: Name
+    vo: Name
+    fqans: Annotated[tuple[Annotated[str, Field(max_length=2048)], ...], Field(strict=False, max_length=16)]
+
+
+class VomsWaitRequest(_Message):
+    """Wait for attribute certificates that are wanted. Only for the user of `proxyagent voms`, like all below."""
+
+    verb: Literal["voms-wait"] = "voms-wait"
+
+
+class VomsProxyRequest(_Message):
+    """Issue a short, limited proxy with which to ask a VOMS server."""
+
+    verb: Literal["voms-proxy"] = "voms-proxy"
+    identity: Name
+    csr: Annotated[str, Field(max_length=16 * 1024)]
+
+
+class VomsDeliverRequest(_Message):
+    """Deliver what a VOMS server answered."""
+
+    verb: Literal["voms-deliver"] = "voms-deliver"
+    want: WantedAttributes
+    ac: Annotated[str, Field(max_length=44 * 1024)] | None = None
+    """The attribute certificate: DER in base64."""
+    kind: Annotated[str, Field(max_length=64)] | None = None
+    problem: Annotated[str, Field(max_length=2000)] | None = None
+    hint: Annotated[str, Field(max_length=2000)] | None = None
+
+
+AnyRequest = (
+    StatusRequest
+    | IssueRequest
+    | UnlockRequest
+    | PinRetryRequest
+    | VomsWaitRequest
+    | VomsProxyRequest
+    | VomsDeliverRequest
+)
+_REQUESTS: TypeAdapter[AnyRequest] = TypeAdapter(Annotated[AnyRequest, Field(discriminator="verb")])
+_Time = Annotated[AwareDatetime, Field(strict=False)]
 
 
 class SessionStatus(_Message):
     """The session proxy."""
 
     identity: str
-    not_after: Annotated[AwareDatetime, Field(strict=False)]
+    """The end-entity certificate's name in slash form."""
+    not_after: _Time
 
 
 class DongleStatus(_Message):
@@ -59,6 +119,8 @@ class DongleStatus(_Message):
     label: str | None = None
     pin_state: str | None = None
     """'ok', 'low' (a wrong PIN was entered), 'final' (one attempt left) or 'locked'."""
+    pin_pad: bool = False
+    """Whether the PIN is entered at the reader."""
     logged_in: bool = False
     """Whether the session is renewed without a person while the dongle stays in."""
     kind: str | None = None
@@ -66,14 +128,55 @@ class DongleStatus(_Message):
     hint: str | None = None
 
 
+class AttributesStatus(_Message):
+    """A VOMS attribute certificate that some profile needs."""
+
+    vo: str
+    fqans: Annotated[tuple[str, ...], Field(strict=False)]
+    not_after: _Time | None = None
+    problem: str | None = None
+    hint: str | None = None
+
+
+class IdentityStatus(_Message):
+    """One robot."""
+
+    name: str
+    level: Annotated[Level, Field(strict=False)]
+    """'ok', 'soon' (a person is needed soon) or 'expired' (no proxies are issued, or not all of them)."""
+    not_after: _Time | None
+    """When the first of session, certificate, attribute certificates and revocation lists ends."""
+    plug_before: _Time | None
+    """When the dongle and its PIN are needed; null if no person is needed for that."""
+    advice: Annotated[tuple[str, ...], Field(strict=False)]
+    """What to do, the most urgent first."""
+    session: SessionStatus | None
+    dongle: DongleStatus
+    certificate_not_after: _Time | None
+    crl_next_update: _Time | None
+    attributes: Annotated[tuple[AttributesStatus, ...], Field(strict=False)]
+    unattended: Literal["no", "ready", "waits"]
+    """Whether a sealed PIN is used, and whether it waits for `proxyagent pin retry`."""
+    confined: bool | None
+    """Whether the PKCS#11 module runs behind a system call filter; null if it does not run."""
+
+
 class AgentStatus(_Message):
     """The answer to a StatusRequest."""
 
-    session: SessionStatus | None
-    dongle: DongleStatus
+    identities: Annotated[tuple[IdentityStatus, ...], Field(strict=False)]
+    """Those whose proxies the peer may use; all of them for operators."""
     profiles: Annotated[tuple[str, ...], Field(strict=False)]
     memory_locked: bool
     """Whether the agent's memory is kept out of swap."""
+    audit_problem: str | None
+    """Why the audit log is not written, if it is not."""
+
+    @property
+    def level(self) -> Level:
+        """The most urgent level of all identities."""
+        order = list(Level)
+        return max((each.level for each in self.identities), key=order.index, default=Level.OK)
 
 
 class IssueAnswer(_Message):
@@ -88,10 +191,28 @@ class UnlockAnswer(_Message):
     session: SessionStatus
 
 
-_AnswerT = TypeVar("_AnswerT", SessionStatus, AgentStatus, IssueAnswer, UnlockAnswer)
+class PinRetryAnswer(_Message):
+    """The answer to a PinRetryRequest."""
+
+    waited: bool
+    """Whether the sealed PIN had to wait."""
 
 
-def parse_request(message: Message) -> StatusRequest | IssueRequest | UnlockRequest:
+class VomsWaitAnswer(_Message):
+    """The answer to a VomsWaitRequest: nothing after some seconds without anything to do."""
+
+    wants: Annotated[tuple[WantedAttributes, ...], Field(strict=False)]
+    lifetime_seconds: int
+
+
+class VomsDeliverAnswer(_Message):
+    """The answer to a VomsDeliverRequest."""
+
+
+_AnswerT = TypeVar("_AnswerT", bound=_Message)
+
+
+def parse_request(message: Message) -> AnyRequest:
     """The request in a message.
 
     Raises:

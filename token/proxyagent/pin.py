@@ -61,11 +61,14 @@ class PinGuard:
     """Remembers which PINs failed on which dongle, as keyed hashes in memory only.
 
     A short PIN's hash on disk would be the PIN: it is found by trial in seconds. The key dies with the process.
+
+    A failure is 'suspect' if the PIN may be right all the same: some dongles refuse a right one just after they were
+    plugged, or for reasons of their own. Such a PIN may be entered once more.
     """
 
     def __init__(self) -> None:
         self._key = secrets.token_bytes(32)
-        self._failed: dict[bytes, None] = {}
+        self._suspect: dict[bytes, bool] = {}
 
     def check(self, serial: str, pin: Secret) -> None:
         """See that this PIN may be sent to the dongle.
@@ -74,17 +77,21 @@ class PinGuard:
             PinNotSentError: it is malformed, or it failed on this dongle before.
         """
         check_form(pin)
-        if self._digest(serial, pin) in self._failed:
-            raise PinNotSentError(
-                f"this PIN failed on dongle {serial} before and was not sent again",
-                hint="enter another PIN; if you are sure of this one, restart the agent and enter it again",
-            )
+        if self._suspect.get(self._digest(serial, pin), True):
+            return
+        raise PinNotSentError(
+            f"this PIN failed on dongle {serial} before and was not sent again",
+            hint="enter another PIN; if you are sure of this one, restart the agent and enter it again",
+        )
 
-    def failed(self, serial: str, pin: Secret) -> None:
-        """Remember that an attempt with this PIN did not log in, for whatever reason."""
-        while len(self._failed) >= _MAX_REMEMBERED:
-            del self._failed[next(iter(self._failed))]
-        self._failed[self._digest(serial, pin)] = None
+    def failed(self, serial: str, pin: Secret, *, suspect: bool) -> bool:
+        """Remember that an attempt with this PIN did not log in; tell whether it may be entered once more."""
+        digest = self._digest(serial, pin)
+        again = suspect and digest not in self._suspect
+        while len(self._suspect) >= _MAX_REMEMBERED:
+            del self._suspect[next(iter(self._suspect))]
+        self._suspect[digest] = again
+        return again
 
     def _digest(self, serial: str, pin: Secret) -> bytes:
         mac = hmac.new(self._key, digestmod=hashlib.sha256)

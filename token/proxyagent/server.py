@@ -7,52 +7,34 @@ import select
 import signal
 import socket
 import stat
-import struct
 import threading
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+from proxyagent.audit import AuditLog
 from proxyagent.errors import BusyError, ConfigError, ProxyAgentError
 from proxyagent.handler import Handler
+from proxyagent.peer import Peer, peer_of, unit_of
 from proxyagent.policy import AgentSection
 from proxyagent.protocol import Channel, failure
+from proxyagent.systemd import Notifier, activated_listener
 
 _log = logging.getLogger(__name__)
-_UCRED = struct.Struct("3i")  # pid, uid, gid: struct ucred, unix(7)
 _RECEIVE_SECONDS = 10.0
 _REFUSE_SECONDS = 0.2
 _STOP_SECONDS = 2.0
-_TICK_SECONDS = 15.0
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """Who connected, as the kernel says (SO_PEERCRED): at the time of connect(), with the primary group."""
-
-    pid: int
-    uid: int
-    gid: int
-
-
-def peer_of(connection: socket.socket) -> Peer:
-    """The peer of a connected Unix socket."""
-    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    # Python reads unsigned ids as signed ones.
-    return Peer(pid, uid & 0xFFFFFFFF, gid & 0xFFFFFFFF)
 
 
 class Server:
     """Accepts connections, one request each, every one in a thread of its own; their number is bounded."""
 
-    def __init__(self, section: AgentSection, handler: Handler, tick: Callable[[], object]) -> None:
-        """`tick` is called every 15 seconds, from a thread of its own."""
+    def __init__(self, section: AgentSection, handler: Handler, audit: AuditLog) -> None:
         self._section = section
         self._handler = handler
-        self._tick = tick
+        self._audit = audit
         self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._users: Counter[int] = Counter()
@@ -65,40 +47,42 @@ class Server:
         Raises:
             ConfigError: the socket cannot be made, or another agent listens on it.
         """
-        listener = listen(self._section.socket, self._section.socket_mode)
-        inode = self._section.socket.stat().st_ino
+        activated = activated_listener()
+        listener = activated or listen(self._section.socket, self._section.socket_mode)
+        inode = None if activated else self._section.socket.stat().st_ino
         try:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, self._stop)
             # Whoever started us may have had them blocked.
             signal.pthread_sigmask(signal.SIG_UNBLOCK, (signal.SIGTERM, signal.SIGINT))
-            threading.Thread(target=self._tick_until_stopped, daemon=True).start()
+            notifier = Notifier()
             ready()
-            self._accept_until_stopped(listener)
+            notifier.ready()
+            self._accept_until_stopped(listener, notifier)
         finally:
             self._stopped.set()
             listener.close()
-            _unlink_own(self._section.socket, inode)
+            if inode is not None:
+                _unlink_own(self._section.socket, inode)
             self._join()
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
         with contextlib.suppress(BlockingIOError):
             self._wake_writer.send(b"\0")
 
-    def _accept_until_stopped(self, listener: socket.socket) -> None:
+    def _accept_until_stopped(self, listener: socket.socket, notifier: Notifier) -> None:
+        listener.setblocking(False)
         poll = select.poll()
         poll.register(listener, select.POLLIN)
         poll.register(self._wake_reader, select.POLLIN)
         while True:
-            ready = {descriptor for descriptor, _ in poll.poll()}
+            # The watchdog is fed from here, so that it sees when nobody is served any more.
+            ready = {descriptor for descriptor, _ in poll.poll(notifier.feed())}
             if self._wake_reader.fileno() in ready:
+                notifier.stopping()
                 return
             if listener.fileno() in ready:
                 self._accept(listener)
-
-    def _tick_until_stopped(self) -> None:
-        while not self._stopped.wait(_TICK_SECONDS):
-            self._tick()
 
     def _accept(self, listener: socket.socket) -> None:
         try:
@@ -128,6 +112,7 @@ class Server:
 
     def _refuse(self, connection: socket.socket, peer: Peer) -> None:
         _log.warning("too many connections; refused uid %d (pid %d)", peer.uid, peer.pid)
+        self._audit.record("busy", uid=peer.uid, pid=peer.pid)
         busy = BusyError("the agent has too many connections", hint="try again in some seconds")
         with connection, contextlib.suppress(ProxyAgentError):
             Channel(connection, timeout_seconds=_REFUSE_SECONDS).send(failure(busy))
@@ -135,8 +120,7 @@ class Server:
     def _serve(self, connection: socket.socket, peer: Peer) -> None:
         try:
             with connection:
-                channel = Channel(connection, timeout_seconds=_RECEIVE_SECONDS)
-                self._converse(channel, peer)
+                self.converse(connection, peer)
         finally:
             with self._lock:
                 self._users[peer.uid] -= 1
@@ -144,9 +128,11 @@ class Server:
                     del self._users[peer.uid]
                 self._threads.discard(threading.current_thread())
 
-    def _converse(self, channel: Channel, peer: Peer) -> None:
+    def converse(self, connection: socket.socket, peer: Peer) -> None:
+        """Read one request from the peer and answer it, whatever it is."""
+        channel = Channel(connection, timeout_seconds=_RECEIVE_SECONDS)
         try:
-            answer = self._handler.answer(channel, peer.uid, peer.gid, peer.pid)
+            answer = self._handler.answer(channel, peer, lambda: unit_of(connection, peer))
         except ProxyAgentError as error:
             _log.warning("uid %d (pid %d): %s", peer.uid, peer.pid, error.message)
             answer = failure(error)

@@ -11,7 +11,9 @@ import pytest
 from mover.sandbox.agent import Agent
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.dongle import MODULE, Dongle
+from proxyagent.client import agent_status
 from proxyagent.hsm import Helper
+from proxyagent.messages import IdentityStatus
 from proxyagent.modules import DEFAULT_ALLOWED
 from proxyagent.pin import Secret
 from proxyagent.uri import Uri
@@ -61,6 +63,12 @@ def pin_of(dongle: Dongle) -> Secret:
 def log_in(helper: Helper, dongle: Dongle) -> None:
     """Log a helper in to the dongle."""
     helper.login(pin_of(dongle), helper.describe().serial)
+
+
+def robot_status(agent: Agent) -> IdentityStatus:
+    """What the agent says of its only identity."""
+    (identity,) = agent_status(agent.socket, timeout_seconds=30).identities
+    return identity
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from mover.sandbox.agent import Agent
 from mover.sandbox.ca import CertificateAuthority
 from proxyagent.chain import certificates_from_pem
-from proxyagent.client import agent_status, obtain_proxy
+from proxyagent.client import obtain_proxy
 from proxyagent.errors import AgentUnreachableError, DeniedError, NoSessionError, RequestError
 from proxyagent.proxy import Language, ProxyInfo, proxy_info
 from proxyagent.verify import verify_chain
-from tests.integration.proxyagent.conftest import AgentMaker
+from tests.integration.proxyagent.conftest import AgentMaker, robot_status
 
 SECONDS = 20.0
 
@@ -41,7 +41,7 @@ def test_a_client_proxy_is_a_chain_down_from_the_dongle(
         assert timedelta(seconds=590) < proxy.not_after - before < timedelta(seconds=610)
         assert proxy.identity == "/C=UK/O=Sandbox/CN=Robot - sandbox mover"
         assert proxy.subject.startswith(f"{proxy.identity}/CN=")
-        verify_chain(pem, authority.directory, check_crls=True)
+        verify_chain(pem, authority.directory)
         file = tmp_path / "chain.pem"
         file.write_text("".join(part for part in pem.partition("-----BEGIN RSA")[0]))
         command = ["openssl", "verify", "-allow_proxy_certs", "-CApath", str(authority.directory)]
@@ -122,20 +122,22 @@ def test_without_a_session_the_remedy_is_named(start_agent: AgentMaker) -> None:
 
 def test_status_tells_session_dongle_and_profiles(start_agent: AgentMaker) -> None:
     agent = start_agent(unlock=False)
-    status = agent_status(agent.socket, timeout_seconds=SECONDS)
+    status = robot_status(agent)
     assert status.session is None
     assert status.dongle.present
     assert not status.dongle.logged_in
     agent.unlock()
     shown = subprocess.run(agent.command("status", "--json"), capture_output=True, check=True, timeout=SECONDS)
     values = json.loads(shown.stdout)
-    assert values["session"]["identity"] == "/C=UK/O=Sandbox/CN=Robot - sandbox mover"
-    assert datetime.fromisoformat(values["session"]["not_after"]) > datetime.now(UTC)
-    assert values["dongle"]["pin_state"] == "ok"
-    assert values["dongle"]["logged_in"] is True
+    assert values["level"] == "ok"
+    (robot,) = values["identities"]
+    assert robot["session"]["identity"] == "/C=UK/O=Sandbox/CN=Robot - sandbox mover"
+    assert datetime.fromisoformat(robot["session"]["not_after"]) > datetime.now(UTC)
+    assert robot["dongle"]["pin_state"] == "ok"
+    assert robot["dongle"]["logged_in"] is True
     assert values["profiles"] == ["mover"]
     plain = subprocess.run(agent.command("status"), capture_output=True, check=True, timeout=SECONDS, text=True)
-    assert f"serial {values['dongle']['serial']}" in plain.stdout
+    assert f"serial {robot['dongle']['serial']}" in plain.stdout
 
 
 def test_exec_runs_a_command_with_a_working_proxy(agent: Agent, authority: CertificateAuthority) -> None:

@@ -13,8 +13,8 @@ import pytest
 from mover.errors import SandboxError
 from mover.sandbox.agent import Agent
 from mover.sandbox.dongle import Dongle
-from proxyagent.client import agent_status, obtain_proxy
-from tests.integration.proxyagent.conftest import AgentMaker, Shim
+from proxyagent.client import obtain_proxy
+from tests.integration.proxyagent.conftest import AgentMaker, Shim, robot_status
 
 SECONDS = 30.0
 CKR_GENERAL_ERROR = 5
@@ -69,7 +69,7 @@ def test_a_killed_helper_is_replaced(agent: Agent) -> None:
     wait_until_none("proxyagent.hsm_helper", agent)
     # The session goes on, and the next look at the dongle starts another helper, which is not logged in.
     obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
-    status = agent_status(agent.socket, timeout_seconds=SECONDS)
+    status = robot_status(agent)
     assert status.dongle.present
     assert not status.dongle.logged_in
     assert agent_helper(agent) != [helper]
@@ -93,20 +93,20 @@ def test_a_module_that_failed_is_loaded_afresh(agent: Agent) -> None:
     tokens = agent.dongle.directory / "tokens"
     away = tokens.rename(tokens.with_name("away"))
     for _ in range(2):
-        broken = agent_status(agent.socket, timeout_seconds=SECONDS).dongle
+        broken = robot_status(agent).dongle
         assert broken.kind == "module"
         assert "the PKCS#11 module answered" in (broken.problem or "")
         assert "loads the module afresh" in (broken.hint or "")
     assert "the login is lost" in agent.log
     away.rename(tokens)
     # Nobody knows the PIN: the dongle is there, and the person with the PIN is needed.
-    status = agent_status(agent.socket, timeout_seconds=SECONDS)
+    status = robot_status(agent)
     assert status.dongle.present, status.dongle.problem
     assert not status.dongle.logged_in
     assert status.session is not None
     assert helper not in agent_helper(agent)
     assert renew(agent).returncode == 0
-    assert agent_status(agent.socket, timeout_seconds=SECONDS).dongle.logged_in
+    assert robot_status(agent).dongle.logged_in
 
 
 def test_a_fresh_module_is_sent_no_pin(start_agent: AgentMaker, shim: Shim) -> None:
@@ -118,14 +118,14 @@ def test_a_fresh_module_is_sent_no_pin(start_agent: AgentMaker, shim: Shim) -> N
     assert "GeneralError" in failed.stderr
     assert "the login is lost: run `proxyagent renew`" in failed.stderr
     shim.clear("sign_rv")
-    assert not agent_status(agent.socket, timeout_seconds=SECONDS).dongle.logged_in
+    assert not robot_status(agent).dongle.logged_in
     assert shim.logins == 1
     # A wrong PIN is remembered by the agent, not by the helper that dies.
     with pytest.raises(SandboxError, match="refused the PIN"):
         agent.unlock("000000000")
     tokens = agent.dongle.directory / "tokens"
     away = tokens.rename(tokens.with_name("away"))
-    assert agent_status(agent.socket, timeout_seconds=SECONDS).dongle.kind == "module"
+    assert robot_status(agent).dongle.kind == "module"
     away.rename(tokens)
     with pytest.raises(SandboxError, match="was not sent again"):
         agent.unlock("000000000")
@@ -207,5 +207,5 @@ def test_a_module_that_is_not_there_is_named(start_agent: AgentMaker, dongle: Do
     dongle.module = Path("/nonexistent/module.so")
     agent = start_agent(unlock=False)
     done = renew(agent)
-    assert done.returncode == 12
+    assert done.returncode == 3
     assert "/nonexistent/module.so" in done.stderr

@@ -6,12 +6,13 @@ import subprocess
 import pytest
 
 from mover.sandbox.agent import Agent
-from proxyagent.client import agent_status, obtain_proxy
-from tests.integration.proxyagent.conftest import AgentMaker, Shim
+from proxyagent.client import obtain_proxy
+from tests.integration.proxyagent.conftest import AgentMaker, Shim, robot_status
 
 SECONDS = 20.0
 LOW, FINAL, LOCKED = 0x10000, 0x20000, 0x40000  # CKF_USER_PIN_…
 CKR_GENERAL_ERROR = 5
+CKR_PIN_INCORRECT = 0xA0
 
 
 def renew(agent: Agent, pin: str) -> subprocess.CompletedProcess[str]:
@@ -21,7 +22,7 @@ def renew(agent: Agent, pin: str) -> subprocess.CompletedProcess[str]:
 
 
 def pin_state(agent: Agent) -> str | None:
-    return agent_status(agent.socket, timeout_seconds=SECONDS).dongle.pin_state
+    return robot_status(agent).dongle.pin_state
 
 
 def test_a_wrong_pin_costs_one_attempt_and_is_not_sent_again(start_agent: AgentMaker, shim: Shim) -> None:
@@ -30,7 +31,7 @@ def test_a_wrong_pin_costs_one_attempt_and_is_not_sent_again(start_agent: AgentM
     first = renew(agent, wrong)
     assert first.returncode == 10
     assert "error: dongle" in first.stderr
-    assert "PinIncorrect" in first.stderr
+    assert "CKR_PIN_INCORRECT" in first.stderr
     assert "hint: " in first.stderr
     assert shim.logins == 1
     assert pin_state(agent) == "low"
@@ -48,20 +49,39 @@ def test_a_wrong_pin_costs_one_attempt_and_is_not_sent_again(start_agent: AgentM
     assert agent.dongle.pin not in output
 
 
-def test_any_error_of_the_login_counts_as_an_attempt(start_agent: AgentMaker, shim: Shim) -> None:
+def test_any_error_of_the_login_counts_and_may_be_repeated_once(start_agent: AgentMaker, shim: Shim) -> None:
     agent = start_agent(unlock=False)
     shim.set("login_rv", CKR_GENERAL_ERROR)
     failed = renew(agent, agent.dongle.pin)
     assert failed.returncode == 10
-    assert "GeneralError" in failed.stderr
+    assert "CKR_GENERAL_ERROR" in failed.stderr
+    assert "enter the PIN once more; the second refusal is final" in failed.stderr
+    again = renew(agent, agent.dongle.pin)
+    assert again.returncode == 10
+    assert "once more" not in again.stderr
     shim.clear("login_rv")
     refused = renew(agent, agent.dongle.pin)
     assert "was not sent again" in refused.stderr
     assert "restart the agent" in refused.stderr
-    assert shim.logins == 1
+    assert shim.logins == 2
     # A person who is sure may insist.
     agent.halt()
     agent.start()
+    agent.unlock()
+    assert shim.logins == 3
+
+
+def test_a_pin_refused_just_after_plugging_may_be_entered_once_more(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent(unlock=False)
+    assert robot_status(agent).dongle.present
+    shim.set("removed")
+    assert not robot_status(agent).dongle.present
+    shim.clear("removed")
+    shim.set("login_rv", CKR_PIN_INCORRECT)
+    refused = renew(agent, agent.dongle.pin)
+    assert refused.returncode == 10
+    assert "a right PIN may be refused just after plugging" in refused.stderr
+    shim.clear("login_rv")
     agent.unlock()
     assert shim.logins == 2
 
@@ -90,14 +110,15 @@ def test_a_low_count_warns_and_goes_on(start_agent: AgentMaker, shim: Shim) -> N
 
 
 def shown_session(agent: Agent) -> str:
-    shown = subprocess.run(agent.command("status"), capture_output=True, check=True, timeout=SECONDS, text=True)
-    return shown.stdout.splitlines()[0]
+    shown = subprocess.run(agent.command("status"), capture_output=True, check=False, timeout=SECONDS, text=True)
+    (line,) = (line.strip() for line in shown.stdout.splitlines() if line.strip().startswith("session: "))
+    return line
 
 
 def test_a_wrong_pin_leaves_the_session_and_says_that_it_is_not_renewed(agent: Agent) -> None:
     consequence = "will not be renewed until `proxyagent renew` succeeds"
     assert consequence not in shown_session(agent)
-    session = agent_status(agent.socket, timeout_seconds=SECONDS).session
+    session = robot_status(agent).session
     assert session is not None
     for _ in range(2):  # the second time it is not even sent
         refused = renew(agent, "000000000")
@@ -130,7 +151,7 @@ def test_a_closed_standard_input_is_no_pin(agent: Agent, command: str) -> None:
     )
     assert done.returncode == 10
     assert done.stderr.startswith("error: no PIN was entered\nhint: enter the PIN on a terminal")
-    assert agent_status(agent.socket, timeout_seconds=SECONDS).dongle.logged_in
+    assert robot_status(agent).dongle.logged_in
 
 
 @pytest.mark.parametrize("pin", ["", "12\x0134", "x" * 300])

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from mover.sandbox.agent import Agent
 from proxyagent.client import agent_status, obtain_proxy
 from proxyagent.errors import BusyError
-from tests.integration.proxyagent.conftest import AgentMaker
+from tests.integration.proxyagent.conftest import AgentMaker, robot_status
 from tests.integration.proxyagent.test_module import processes, wait_until_none
 
 SECONDS = 20.0
@@ -160,17 +160,26 @@ def test_sigterm_ends_it_cleanly(agent: Agent) -> None:
     assert "Traceback" not in agent.log
 
 
-def test_a_second_agent_on_the_same_socket_is_refused_and_a_dead_ones_socket_is_taken(agent: Agent) -> None:
+def test_a_second_agent_on_the_same_socket_is_refused_and_a_dead_ones_socket_is_taken(
+    agent: Agent, tmp_path: Path
+) -> None:
+    # Not even beside each other's audit log, and with another one not on the same socket.
+    second = subprocess.run(agent.command("serve"), capture_output=True, check=False, timeout=SECONDS, text=True)
+    assert second.returncode == 15
+    assert "another agent writes the audit log" in second.stderr
+    text = agent.config.read_text()
+    agent.config.write_text(text.replace(f'state_directory = "{agent.directory}"', f'state_directory = "{tmp_path}"'))
     second = subprocess.run(agent.command("serve"), capture_output=True, check=False, timeout=SECONDS, text=True)
     assert second.returncode == 3
     assert "another agent listens" in second.stderr
+    agent.config.write_text(text)
     obtain_proxy(agent.socket, agent.profile, 60, timeout_seconds=SECONDS).close()
     (server,) = processes("proxyagent", agent)
     os.kill(server, signal.SIGKILL)
     wait_until_none("proxyagent", agent)
     assert agent.socket.exists()
     agent.start()
-    assert agent_status(agent.socket, timeout_seconds=SECONDS).session is None
+    assert robot_status(agent).session is None
 
 
 def test_a_file_in_place_of_the_socket_is_left_alone(start_agent: AgentMaker) -> None:

@@ -17,7 +17,7 @@ def secret(text: str) -> Secret:
 def test_a_pin_that_failed_is_not_sent_again_to_that_dongle() -> None:
     guard = PinGuard()
     guard.check("A", secret("1234"))
-    guard.failed("A", secret("1234"))
+    assert not guard.failed("A", secret("1234"), suspect=False)
     with pytest.raises(PinNotSentError, match="failed on dongle A before") as caught:
         guard.check("A", secret("1234"))
     assert "1234" not in caught.value.message + caught.value.hint
@@ -27,20 +27,29 @@ def test_a_pin_that_failed_is_not_sent_again_to_that_dongle() -> None:
     PinGuard().check("A", secret("1234"))
 
 
+def test_a_suspect_failure_may_be_repeated_once() -> None:
+    guard = PinGuard()
+    assert guard.failed("A", secret("1234"), suspect=True)
+    guard.check("A", secret("1234"))
+    # The second time it is final, however suspect.
+    assert not guard.failed("A", secret("1234"), suspect=True)
+    with pytest.raises(PinNotSentError):
+        guard.check("A", secret("1234"))
+
+
 @given(serials=st.lists(st.text(max_size=5), min_size=2, max_size=2, unique=True), pin=st.text(min_size=1, max_size=5))
 def test_serial_and_pin_do_not_run_into_each_other(serials: list[str], pin: str) -> None:
     guard = PinGuard()
-    guard._failed.clear()
-    guard.failed(serials[0], secret(pin))
-    assert guard._digest(serials[0], secret(pin)) in guard._failed
-    assert guard._digest(serials[1], secret(pin)) not in guard._failed
+    guard.failed(serials[0], secret(pin), suspect=False)
+    assert guard._digest(serials[0], secret(pin)) in guard._suspect
+    assert guard._digest(serials[1], secret(pin)) not in guard._suspect
 
 
 def test_the_memory_of_failures_is_bounded_and_holds_no_pin() -> None:
     guard = PinGuard()
     for number in range(1000):
-        guard.failed("A", secret(f"pin-{number}"))
-    assert len(guard._failed) == 256
+        guard.failed("A", secret(f"pin-{number}"), suspect=False)
+    assert len(guard._suspect) == 256
     assert b"pin-999" not in pickle.dumps(guard.__dict__)
     with pytest.raises(PinNotSentError):
         guard.check("A", secret("pin-999"))

@@ -1,0 +1,47 @@
+"""`proxyagent serve`: the agent itself."""
+
+import logging
+from pathlib import Path
+
+import click
+
+from proxyagent import policy
+from proxyagent.agent import Agent
+from proxyagent.audit import AuditLog
+from proxyagent.cli.words import log_to_stderr
+from proxyagent.clock import SystemClock
+from proxyagent.handler import Handler
+from proxyagent.hardening import harden_process, lock_memory
+from proxyagent.server import Server
+
+
+@click.command("serve")
+@click.pass_obj
+def command(config_path: Path) -> None:
+    """Run the agent in the foreground until SIGTERM.
+
+    \b
+    Example:
+      proxyagent serve
+    """
+    config = policy.load(config_path)
+    harden_process()
+    memory_locked = lock_memory()
+    log_to_stderr()
+    clock = SystemClock()
+    audit = AuditLog(config.agent.state_directory, now=clock.now, on_head=_tell_head)
+    agent = Agent(config, clock, audit)
+    handler = Handler(config, agent, clock, audit, memory_locked=memory_locked)
+    try:
+        audit.record("started")
+        agent.start()
+        Server(config.agent, handler, audit).run(lambda: click.echo(f"proxyagent listens on {config.agent.socket}"))
+    finally:
+        agent.close()
+        audit.record("stopped")
+        audit.close()
+
+
+def _tell_head(sequence: int, digest: str) -> None:
+    """The journal keeps what a cut audit log would no longer show."""
+    logging.getLogger("proxyagent.audit").info("audit head %d %s", sequence, digest)

@@ -1,0 +1,40 @@
+"""What commands share: printing foreign text, and asking for PINs."""
+
+import logging
+import sys
+
+import click
+
+from proxyagent.pin import Secret
+from proxyagent.pinentry import read_pin
+from proxyagent.systemd import log_formatter
+
+TIMEOUT_SECONDS = 10.0
+_PERSON_SECONDS = 120.0
+
+
+def printable(text: str) -> str:
+    """Foreign text without control characters, which a terminal would obey."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def log_to_stderr() -> None:
+    """Log as a service does, with levels that the journal understands."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(log_formatter())
+    logging.basicConfig(handlers=[handler], level=logging.INFO)
+
+
+def ask_pin(label: str, serial: str, pin_state: str | None, *, systemd: bool = False) -> Secret:
+    """The PIN of a dongle, from the terminal, one line on standard input, or systemd's agents.
+
+    Raises:
+        PinNotSentError: none was entered.
+    """
+    if pin_state == "low":
+        click.echo("warning: a wrong PIN was entered on this dongle before; few attempts are left", err=True)
+    prompt = f"PIN of dongle {printable(label)} ({printable(serial)}): "
+    if systemd:
+        from proxyagent.askpassword import ask_pin as ask_systemd  # noqa: PLC0415
+        return ask_systemd(prompt, timeout_seconds=_PERSON_SECONDS, identifier=f"proxyagent:{serial}")
+    return read_pin(prompt)
