@@ -31,7 +31,7 @@ class AcMaker:
         """Have `vomsdir` trust this maker for its VO."""
         (vomsdir / self.vo).mkdir(parents=True, exist_ok=True)
         names = (self.certificate.subject, self.certificate.issuer)
-        (vomsdir / self.vo / "double.lsc").write_text("".join(f"{grid_name(name)}\n" for name in names))
+        (vomsdir / self.vo / "double.example.org.lsc").write_text("".join(f"{grid_name(name)}\n" for name in names))
 
     def make(
         self,

@@ -222,7 +222,7 @@ def test_a_server_below_a_subordinate_ca_is_accepted(tmp_path: Path) -> None:
     for extensions in ([certificates_extension(bench.maker.certificate)], [both]):
         assert bench.check(bench.make(extensions=extensions), check_crls=True)
     # A vomsdir that names the whole chain wants to see it.
-    lsc = tmp_path / "vomsdir/mice/double.lsc"
+    lsc = tmp_path / "vomsdir/mice/double.example.org.lsc"
     lsc.write_text(lsc.read_text() + "/C=UK/O=Sandbox/CN=Sandbox CA\n")
     assert bench.check(bench.make(extensions=[both]))
     bench.refuse("is no VOMS server", bench.make())

@@ -59,7 +59,7 @@ def fetch_ac(
     service has two of them for years. Asking the next one costs milliseconds and counts nowhere.
 
     Args:
-        credential_path: PEM of a proxy without attributes (a server grants no more than a proxy has already).
+        credential_path: PEM of a proxy without attributes (where a proxy has some, a server may grant no others).
         lifetime_seconds: how long it is to last; servers may grant less.
         timeout_seconds: for all servers together; each has its share, and what others have left of theirs.
 
