@@ -9,7 +9,7 @@ from asn1crypto import algos, cms, core, parser
 from asn1crypto import x509 as asn1_x509
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding
+from cryptography.hazmat.primitives.asymmetric import ec, padding, rsa
 
 from mover.sandbox.ca import CertificateAuthority
 from proxyagent.chain import grid_name
@@ -17,14 +17,23 @@ from proxyagent.request import new_key
 from proxyagent.voms.asn1 import CERTIFICATES, FQANS, CertificateLists
 
 _RSA_SHA256 = {"algorithm": "sha256_rsa", "parameters": core.Null()}
+_EC_SHA256 = {"algorithm": "sha256_ecdsa"}
 
 
 class AcMaker:
     """Signs attribute certificates as Debian's VOMS server does, with a certificate of its own from `ca`."""
 
-    def __init__(self, ca: CertificateAuthority, *, vo: str = "mice", name: str = "VOMS double") -> None:
+    def __init__(
+        self,
+        ca: CertificateAuthority,
+        *,
+        vo: str = "mice",
+        name: str = "VOMS double",
+        key: rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | None = None,
+    ) -> None:
+        """A maker for a VO; its key is RSA unless another is given."""
         self.vo = vo
-        self.key = new_key()
+        self.key = key or new_key()
         self.certificate = ca.issue_robot(name, self.key.public_key())
 
     def write_lsc(self, vomsdir: Path) -> None:
@@ -62,7 +71,7 @@ class AcMaker:
             "issuer": cms.AttCertIssuer(
                 name="v2_form", value=cms.V2Form({"issuer_name": [directory_name(self.certificate.subject)]})
             ),
-            "signature": _RSA_SHA256,
+            "signature": self._algorithm,
             "serial_number": x509.random_serial_number(),
             "att_cert_validity_period": {"not_before_time": not_before, "not_after_time": not_after},
             "attributes": [fqan_attribute(f"{self.vo}://double.example.org:15000", fqans)],
@@ -75,14 +84,21 @@ class AcMaker:
 
     def sign(self, info: dict[str, Any]) -> bytes:
         """The DER of an attribute certificate with these fields."""
-        return self._assembled(cms.AttributeCertificateInfoV2(info).dump(), _algorithm(info["signature"]))
+        return self._assembled(cms.AttributeCertificateInfoV2(info).dump(), _der(info["signature"]))
 
     def sign_bytes(self, info: bytes) -> bytes:
         """The same for the DER of AttributeCertificateInfo, or of what somebody made of it."""
-        return self._assembled(info, _algorithm(_RSA_SHA256))
+        return self._assembled(info, _der(self._algorithm))
+
+    @property
+    def _algorithm(self) -> dict[str, Any]:
+        return _RSA_SHA256 if isinstance(self.key, rsa.RSAPrivateKey) else _EC_SHA256
 
     def _assembled(self, info: bytes, algorithm: bytes) -> bytes:
-        signed = self.key.sign(info, padding.PKCS1v15(), hashes.SHA256())
+        if isinstance(self.key, rsa.RSAPrivateKey):
+            signed = self.key.sign(info, padding.PKCS1v15(), hashes.SHA256())
+        else:
+            signed = self.key.sign(info, ec.ECDSA(hashes.SHA256()))
         return bytes(parser.emit(0, 1, 16, info + algorithm + core.OctetBitString(signed).dump()))
 
     def _key_identifier(self) -> bytes:
@@ -113,8 +129,8 @@ def extension(identifier: str, value: bytes, *, critical: bool = False) -> dict[
     return {"extn_id": identifier, "critical": critical, "extn_value": core.ParsableOctetString(value)}
 
 
-def _algorithm(value: Mapping[str, Any]) -> bytes:
-    return bytes(algos.SignedDigestAlgorithm(dict(value)).dump())
+def _der(algorithm: Mapping[str, Any]) -> bytes:
+    return bytes(algos.SignedDigestAlgorithm(dict(algorithm)).dump())
 
 
 def _long(fqan: str) -> str:

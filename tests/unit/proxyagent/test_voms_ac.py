@@ -10,6 +10,7 @@ import pytest
 from asn1crypto import cms
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -180,6 +181,15 @@ def test_a_certificate_of_another_name_than_the_issuer_is_refused(bench: Bench) 
     bench.refuse("not signed by a certificate that it carries", der)
 
 
+def test_a_server_may_have_an_elliptic_key(tmp_path: Path, authority: CertificateAuthority, robot: Credential) -> None:
+    bench = Bench(authority, robot.chain[0], tmp_path)
+    bench.maker = AcMaker(authority, key=ec.generate_private_key(ec.SECP256R1()))
+    der = bench.make()
+    assert bench.check(der)
+    bench.refuse("not signed by a certificate that it carries|malformed", der[:-1] + bytes([der[-1] ^ 1]))
+    bench.refuse("signed with sha256_rsa", bench.make(signature={"algorithm": "sha256_rsa", "parameters": None}))
+
+
 def test_weak_signatures_are_refused(bench: Bench) -> None:
     for algorithm in ("sha1_rsa", "md5_rsa", "sha256_ecdsa"):
         bench.refuse(f"signed with {algorithm}", bench.make(signature={"algorithm": algorithm, "parameters": None}))
@@ -200,9 +210,10 @@ def test_a_server_of_another_ca_with_the_same_names_is_refused(bench: Bench, tmp
 
 
 def test_a_proxy_of_the_servers_certificate_is_no_server(bench: Bench, proxy_of: Callable[..., Credential]) -> None:
-    delegated = AcMaker(bench.authority)
-    issuer = Credential((bench.maker.certificate,), bench.maker.key)
-    delegated.certificate = proxy_of(issuer, delegated.key).chain[0]
+    server_key, proxy_key = new_key(), new_key()
+    server = AcMaker(bench.authority, key=server_key)
+    delegated = AcMaker(bench.authority, key=proxy_key)
+    delegated.certificate = proxy_of(Credential((server.certificate,), server_key), proxy_key).chain[0]
     bench.refuse("is no VOMS server", bench.make(maker=delegated))
 
 
