@@ -182,17 +182,15 @@ def _open_process(connection: socket.socket, peer: Peer, proc: Path) -> int:
 
 def _check_identity(peer: Peer, proc: Path) -> None:
     """See that the process with the peer's number, which is held by a pidfd, is the one that connected."""
+    directory = proc / str(peer.pid)
     # The command's name in parentheses may hold anything, so count from its end. Field 22, proc(5).
-    fields = _read(proc / str(peer.pid) / "stat").rpartition(")")[2].split()
-    # Not the owner of the directory: that is root's if the process is protected from ptrace, as ours are.
-    status = _read(proc / str(peer.pid) / "status")
-    uids = next((line.split() for line in status.split("\n") if line.startswith("Uid:")), [])
+    fields = _read(directory / "stat").rpartition(")")[2].split()
     try:
         started_ticks = int(fields[19])
-        uid = int(uids[2])
     except (ValueError, IndexError):
-        raise DeniedError(f"{proc / str(peer.pid)} is not as proc(5) has it", hint=_HIDDEN_HINT) from None
-    if started_ticks > peer.seen_ticks or uid != peer.uid:
+        raise DeniedError(f"{directory}/stat is not as proc(5) has it", hint=_HIDDEN_HINT) from None
+    # The directory belongs to the effective user, unlike most files in it, even if nobody may trace the process.
+    if started_ticks > peer.seen_ticks or directory.stat().st_uid != peer.uid:
         _gone(peer)
 
 
