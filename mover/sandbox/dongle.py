@@ -33,6 +33,7 @@ class Dongle:
         common_name: str = "Robot - sandbox mover",
         *,
         module: Path = MODULE,
+        label: str | None = None,
     ) -> None:
         """Make the dongle in `directory`, which must not exist, with a certificate from `authority`.
 
@@ -45,7 +46,7 @@ class Dongle:
         self.module = module
         self.ca_directory = authority.directory
         self._pin = _random_pin()
-        self._make_token(f"sandbox {secrets.token_hex(4)}")
+        self._make_token(label or f"sandbox {secrets.token_hex(4)}")
         self.certificate = self._set_up(authority, common_name)
 
     @property

@@ -8,6 +8,8 @@ from proxyagent.chain import grid_name
 from proxyagent.clock import Clock
 from proxyagent.errors import (
     BusyError,
+    ConfigError,
+    ModuleError,
     NoDongleError,
     PinLockedError,
     PinNotSentError,
@@ -24,7 +26,7 @@ from proxyagent.systemd import credential
 
 _log = logging.getLogger(__name__)
 _JUST_PLUGGED_SECONDS = 30.0
-_NOT_SENT = (BusyError, NoDongleError, SeveralDonglesError, WrongDongleError)
+_NOT_SENT = (BusyError, ConfigError, NoDongleError, SeveralDonglesError, WrongDongleError)
 _ONCE_MORE = (
     "a right PIN may be refused just after plugging or by a confused dongle: "
     "replug it, wait half a minute, and enter the PIN once more; the second refusal is final"
@@ -108,8 +110,6 @@ class Login:
                 f"dongle {serial} was exchanged for {state.serial} meanwhile",
                 hint="enter the PIN of the dongle that is in now",
             )
-        if state.pin_state == "low":
-            _log.warning("a wrong PIN was entered on dongle %s before; few attempts are left", state.serial)
         if pin is not None:
             self._guard.check(state.serial, pin)
         elif not self.has_pin_pad(state):
@@ -127,11 +127,6 @@ class Login:
         if name is None:
             return False
         state = self.look(subject)
-        if state.pin_state != "ok":
-            raise PinLockedError(
-                f"wrong PINs were entered on dongle {state.serial}, so the sealed one was not sent",
-                hint="log in with `proxyagent renew`, which shows that the PIN is right",
-            )
         attempt = self._attempts.unfinished(state.serial)
         if attempt is not None:
             raise _waiting(state.serial, attempt)
@@ -146,8 +141,9 @@ class Login:
             self._attempts.begin(state.serial, self._clock.now())
             try:
                 self._send(pin, state)
-            except _NOT_SENT:
-                self._attempts.forget(state.serial)
+            except ProxyAgentError as error:
+                if not _was_sent(error):
+                    self._attempts.forget(state.serial)
                 raise
         self._attempts.forget(state.serial)
         return True
@@ -170,11 +166,13 @@ class Login:
         return self._attempts.forget(self.look(subject).serial)
 
     def _send(self, pin: Secret | None, state: DongleState) -> None:
+        if state.pin_state == "low":
+            _log.warning("a wrong PIN was entered on dongle %s before; few attempts are left", state.serial)
         try:
             self._helper.login(pin, state.serial, timeout_seconds=self._pin_pad_seconds if pin is None else None)
-        except _NOT_SENT:
-            raise
         except ProxyAgentError as error:
+            if not _was_sent(error):
+                raise
             # Whatever went wrong once the PIN was on its way, it may have cost an attempt.
             again = pin is not None and self._guard.failed(state.serial, pin, suspect=self._is_suspect(error))
             self._audit.record(
@@ -186,7 +184,7 @@ class Login:
     def _is_suspect(self, error: ProxyAgentError) -> bool:
         plugged = self._plugged_boot_seconds
         just_plugged = plugged is not None and self._clock.boot_seconds() - plugged < _JUST_PLUGGED_SECONDS
-        return just_plugged or not isinstance(error, WrongPinError)
+        return not isinstance(error, PinLockedError) and (just_plugged or not isinstance(error, WrongPinError))
 
     def _note(self, state: DongleState | None) -> None:
         before, self._seen = self._seen, state
@@ -201,6 +199,12 @@ class Login:
         if state is not None:
             self._audit.record("dongle-plugged", identity=self._section.name, serial=state.serial, label=state.label)
             _log.info("%s: dongle %s (%s) is in", self._section.name, state.label, state.serial)
+
+
+def _was_sent(error: ProxyAgentError) -> bool:
+    """Whether the PIN may have been on its way to the dongle, as far as the helper's error tells."""
+    # The module's own errors are of a subclass, or named after the login, once C_Login is called.
+    return not isinstance(error, _NOT_SENT) and type(error) is not ModuleError
 
 
 def _waiting(serial: str, attempt: Attempt) -> PinNotSentError:
