@@ -96,7 +96,9 @@ class ServiceManager:
         script = (
             # In a root cgroup it would move all processes of the machine.
             "if grep -Eq '^(0:|[0-9]+:name=systemd):/$' /proc/self/cgroup; then exit 98; fi && "
-            "mount -t tmpfs -o mode=0755 tmpfs /run && mkdir -p /run/systemd/system && mkdir -m 0700 /run/user0 && "
+            # Shared, as credentials are mounted in a namespace of their own and must get from there to the service.
+            "mount -t tmpfs -o mode=0755 tmpfs /run && mount --make-shared /run && "
+            "mkdir -p /run/systemd/system && mkdir -m 0700 /run/user0 && "
             f"exec {self.program} --user --unit=basic.target"
         )
         environment = {
