@@ -161,6 +161,13 @@ def test_the_legacy_protocol_is_next(without_rest: bytes, serve: ServerMaker, fe
     )
 
 
+def test_a_server_that_hangs_up_twice_is_given_up(serve: ServerMaker, fetch: Fetch) -> None:
+    server = serve(b"", b"")
+    with pytest.raises(VomsError, match="hung up without an answer"):
+        fetch(server)
+    assert len(server.requests) == 2
+
+
 def test_a_server_that_refuses_is_not_asked_again_but_the_next_one_is(serve: ServerMaker, fetch: Fetch) -> None:
     refusing, granting = serve(REFUSAL, REFUSAL), serve(GRANTED)
     assert fetch(refusing, granting) == FetchedAc(AC, None)
@@ -298,6 +305,20 @@ def test_only_fqans_go_into_the_question(fqans: list[str], serve: ServerMaker, f
     server = serve(GRANTED)
     with pytest.raises(VomsError, match="no FQANs to ask a VOMS server for"):
         fetch(server, fqans=fqans)
+
+
+def test_a_life_of_nothing_is_not_asked_for(credential: str, ca_directory: Path) -> None:
+    """Servers take it for 'as long as you like', or grant nothing."""
+    for seconds in (0, -1):
+        with pytest.raises(VomsError, match=f"cannot last {seconds} s"):
+            fetch_ac(
+                [],
+                credential_path=credential,
+                ca_directory=ca_directory,
+                fqans=["/mice"],
+                lifetime_seconds=seconds,
+                timeout_seconds=1,
+            )
 
 
 def test_no_server_is_an_error(fetch: Fetch) -> None:

@@ -115,24 +115,18 @@ def _parts_of(der: bytes) -> Parts:
 
 
 def _holder(holder: Any) -> tuple[Rdns, int]:
-    base = holder["base_certificate_id"]
     # RFC 5755 section 4.2.2: one form only. VOMS names the certificate by issuer and serial number.
-    if (
-        base.native is None
-        or holder["entity_name"].native is not None
-        or holder["object_digest_info"].native is not None
-    ):
+    if [form for form, value in holder.native.items() if value is not None] != ["base_certificate_id"]:
         raise ValueError("its holder is not named by issuer and serial number")
     base = holder["base_certificate_id"]
     return _directory_name(base["issuer"]), cast("int", base["serial"].native)
 
 
 def _issuer(issuer: Any) -> Rdns:
-    form = issuer.chosen
     # RFC 5755 section 4.2.3: v2Form with a name and nothing else.
-    if issuer.name != "v2_form" or form["base_certificate_id"].native or form["object_digest_info"].native:
+    if issuer.name != "v2_form" or [form for form, value in issuer.native.items() if value] != ["issuer_name"]:
         raise ValueError("its issuer is not given by name")
-    return _directory_name(form["issuer_name"])
+    return _directory_name(issuer.chosen["issuer_name"])
 
 
 def _directory_name(names: Any) -> Rdns:
