@@ -70,7 +70,7 @@ class HelperProcess:
                 raise self._crashed(process) from error
             except ProtocolError as error:
                 self._kill()
-                raise ModuleError(
+                raise ModuleCrashedError(
                     f"the process of the PKCS#11 module answered nonsense ({error.message}) and was stopped",
                     hint="look for another version of the vendor's PKCS#11 module",
                 ) from error

@@ -110,5 +110,6 @@ def _unquote(value: str) -> bytes:
 
 
 def _quote(value: str | bytes) -> str:
-    raw = value.encode() if isinstance(value, str) else value
-    return "".join(chr(byte) if byte in _VALUE_PLAIN else f"%{byte:02X}" for byte in raw)
+    if isinstance(value, bytes):  # all of it, as the RFC advises for `id`
+        return "".join(f"%{byte:02X}" for byte in value)
+    return "".join(chr(byte) if byte in _VALUE_PLAIN else f"%{byte:02X}" for byte in value.encode())

@@ -11,6 +11,7 @@
  *   sign_removes     C_Sign makes "removed", as if the token was pulled while it signs
  *   pin_pad          the PIN that somebody types at the pin pad, if C_Login is given none
  *   no_sha256        CKM_SHA256_RSA_PKCS is not there
+ *   babble           C_GetTokenInfo writes its content to every socket of the process
  *   attack           C_GetTokenInfo tries what no module needs, and writes to "attacked" what came of it
  * The file FUNCTIONs has a byte for every call.
  */
@@ -65,6 +66,17 @@ static void append(const char *name, const char *text)
     }
 }
 
+static void babble(void)
+{
+    char text[256];
+    FILE *file = control("babble", "r");
+    size_t length = fread(text, 1, sizeof text, file);
+    int descriptor;
+    for (descriptor = 3; descriptor < 64; descriptor++)
+        send(descriptor, text, length, MSG_NOSIGNAL);
+    fclose(file);
+}
+
 /* What the filter lets through by mistake must do no harm: most calls are made with arguments that make no sense. */
 static void attack(void);
 
@@ -104,6 +116,8 @@ static CK_RV token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
     unsigned long value;
     CK_RV answer;
     FILE *serial;
+    if (is_set("babble", NULL))
+        babble();
     if (is_set("attack", NULL))
         attack();
     if (misbehaves("token_info", &answer))
