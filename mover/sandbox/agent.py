@@ -121,5 +121,5 @@ class Agent:
             f"modules = {json.dumps(modules)}\n{settings}\n"
             f"[trust]\nca_directory = {json.dumps(str(self.dongle.ca_directory))}\n\n"
             f"{self.dongle.config(settings=identity)}\n"
-            f'[[profile]]\nname = "{self.profile}"\nuids = [{os.geteuid()}]\n\n{profiles}\n'
+            f'[[profile]]\nname = "{self.profile}"\nidentity = "robot"\nuids = [{os.geteuid()}]\n\n{profiles}\n'
         )

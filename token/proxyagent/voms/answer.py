@@ -58,7 +58,11 @@ def rest_answer(data: bytes) -> FetchedAc:
         kind = VomsRefusedError if 400 <= status < 500 else VomsError
         words = f"{error.findtext('code') or 'error'}, {error.findtext('message') or ''}"
         raise kind(f"says {printable(words)}", hint=_REFUSED_HINT if kind is VomsRefusedError else _HINT)
-    return FetchedAc(_certificate(root), _joined([each.text or "" for each in root.iter("warning")]))
+    warning = _joined([each.text or "" for each in root.iter("warning")])
+    if root.find("ac") is None:
+        # A refusal is left out where there is a warning besides; the legacy protocol tells it.
+        raise NoRestError(f"says nothing of why it grants nothing, but {warning}", hint=_HINT)
+    return FetchedAc(_certificate(root), warning)
 
 
 def legacy_answer(data: bytes) -> FetchedAc:
