@@ -20,7 +20,8 @@ _CHUNK_BYTES = 16 * 1024
 _HINT = "see that the VO's server is up, and that the VO's line in vomses is current"
 _TRUST_HINT = "see that the CA directory has the CA of the VOMS server's certificate"
 
-_Address = tuple[socket.AddressFamily, tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]]
+_SocketAddress = tuple[str, int] | tuple[str, int, int, int] | tuple[int, bytes]
+_Address = tuple[socket.AddressFamily, _SocketAddress]
 
 
 class ClosedError(VomsError):
@@ -89,16 +90,22 @@ def _connect(server: VomsServer, deadline: Deadline) -> socket.socket:
     failure = "has no address"
     for count, (family, address) in zip(range(len(addresses), 0, -1), addresses, strict=True):
         share = deadline.left() / count  # so that a silent address leaves time for the next
-        connection = socket.socket(family, socket.SOCK_STREAM)
-        connection.settimeout(share)
         try:
-            connection.connect(address)
+            return _connected(family, address, share)
         except OSError as error:
-            connection.close()
             failure = _reason(error)
-        else:
-            return connection
     raise VomsError(f"cannot be reached: {failure}", hint=_HINT)
+
+
+def _connected(family: socket.AddressFamily, address: _SocketAddress, seconds: float) -> socket.socket:
+    connection = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        connection.settimeout(seconds)
+        connection.connect(address)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
 
 
 def _addresses(server: VomsServer, deadline: Deadline) -> list[_Address]:
