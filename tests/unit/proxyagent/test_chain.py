@@ -1,5 +1,6 @@
 """Chains: what we accept is what OpenSSL accepts, and nothing that was tampered with."""
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -170,6 +171,19 @@ def test_a_ca_file_that_cannot_be_read_is_named(robot: Credential, tmp_path: Pat
         with pytest.raises(ChainError, match=reason) as raised:
             verify_chain(certificates_to_pem(robot.chain), ca.directory)
         assert str(file) in raised.value.message
+
+
+def test_an_end_entity_certificate_with_unknown_demands_is_refused(
+    certificate_with: Callable[..., x509.Certificate], keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker
+) -> None:
+    for oid, critical, accepted in (("1.2.3.4", False, True), ("1.2.3.4", True, False), ("2.5.29.32", True, True)):
+        value = x509.UnrecognizedExtension(x509.ObjectIdentifier(oid), b"\x30\x06\x30\x04\x06\x02\x2a\x03")
+        chain = proxy_of(Credential((certificate_with((value, critical)),), keys[0]), keys[1])
+        if accepted:
+            links(chain)
+        else:
+            with pytest.raises(ChainError, match=r"unknown critical extension 1\.2\.3\.4"):
+                links(chain)
 
 
 def test_the_pem_has_the_order_and_the_key_format_that_gsi_reads(client: Credential) -> None:

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.ca import CertificateAuthority, distinguished_name
 from proxyagent.crl import check_revocation
 from proxyagent.errors import ChainError, CrlError, RevokedError
 
@@ -135,6 +135,14 @@ def test_a_crl_by_somebody_else_is_refused(root: CertificateAuthority, robot: x5
     # Beside the right one it is that of a CA with the same name, such as the same CA with its next key.
     put(root, genuine, 1)
     check(root, robot)
+
+
+def test_a_crl_with_another_name_is_refused(root: CertificateAuthority, robot: x509.Certificate) -> None:
+    now = datetime.now(UTC)
+    builder = x509.CertificateRevocationListBuilder(distinguished_name("Other CA"), now, now + timedelta(hours=1))
+    put(root, builder.sign(root._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM))
+    with pytest.raises(CrlError, match="CN=Other CA is not signed by that CA"):
+        check(root, robot)
 
 
 def test_the_newest_crl_counts(root: CertificateAuthority, robot: x509.Certificate) -> None:
