@@ -50,6 +50,8 @@ def command(  # noqa: PLR0917 - click gives them by name
     config = policy.load(config_path)
     pem = _read_certificate(certificate) if certificate else None
     _check_subject(subject)
+    if request is not None and request.exists():  # before a PIN is asked for
+        raise ConfigError(f"{request} exists already", hint="give another --request FILE, or move that one away")
     section = _choose(config, name)
     seconds = config.agent.module_timeout_seconds
     modules = config.agent.modules
@@ -112,6 +114,7 @@ def _write_request(path: Path | None, text: str) -> None:
         click.echo(text, nl=False)
         return
     try:
-        path.write_text(text)
+        with path.open("x") as file:
+            file.write(text)
     except OSError as error:
         raise ConfigError(f"cannot write {path}: {error.strerror}", hint="give another --request FILE") from error

@@ -36,5 +36,6 @@ def ask_pin(label: str, serial: str, pin_state: str | None, *, systemd: bool = F
     prompt = f"PIN of dongle {printable(label)} ({printable(serial)}): "
     if systemd:
         from proxyagent.askpassword import ask_pin as ask_systemd  # noqa: PLC0415
+
         return ask_systemd(prompt, timeout_seconds=_PERSON_SECONDS, identifier=f"proxyagent:{serial}")
     return read_pin(prompt)
