@@ -1,5 +1,6 @@
 """The agent's clock: the time of day, the time since boot, and the difference that betrays a step."""
 
+import threading
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -33,17 +34,18 @@ class SystemClock:
 
 
 class StepWatch:
-    """Notices that the time of day was set: it then differs from the time since boot."""
+    """Notices that the time of day was set: it then differs from the time since boot. For several threads."""
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
+        self._lock = threading.Lock()
         self._offset = self._measure()
 
     def step(self) -> timedelta:
         """How far the clock was set forward since the last call; zero if it was only slewed a little."""
-        offset = self._measure()
-        step = offset - self._offset
-        self._offset = offset
+        with self._lock:
+            offset = self._measure()
+            step, self._offset = offset - self._offset, offset
         return step if abs(step) >= _STEP else timedelta(0)
 
     def _measure(self) -> timedelta:

@@ -32,9 +32,9 @@ def init(agent: Agent, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-@pytest.mark.parametrize(("kind", "bits"), [("rsa-3072", 3072), ("rsa-4096", 4096), ("ec-p256", 256)])
+@pytest.mark.parametrize("kind", ["rsa-3072", "rsa-4096", "ec-p256"])
 def test_a_new_key_of_every_kind_comes_to_proxies(
-    start_agent: AgentMaker, authority: CertificateAuthority, dongle: Dongle, tmp_path: Path, kind: str, bits: int
+    start_agent: AgentMaker, authority: CertificateAuthority, dongle: Dongle, tmp_path: Path, kind: str
 ) -> None:
     agent = start_agent(unlock=False)
     agent.halt()
@@ -48,7 +48,7 @@ def test_a_new_key_of_every_kind_comes_to_proxies(
     assert csr.is_signature_valid
     key = csr.public_key()
     assert isinstance(key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey)
-    assert key.key_size == bits
+    assert f"{key.key_size}" in kind
     certificate = tmp_path / "robot.pem"
     robot = authority.issue_robot(f"Robot - {kind}", key)
     certificate.write_bytes(robot.public_bytes(serialization.Encoding.PEM))

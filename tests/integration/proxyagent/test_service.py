@@ -1,5 +1,6 @@
 """The agent as a service: systemd holds its socket, hears that it is ready and alive, and sees it end in order."""
 
+import contextlib
 import os
 import shutil
 import signal
@@ -91,9 +92,11 @@ def test_the_watchdog_goes_hungry_when_nobody_is_served(stopped: Agent) -> None:
             process.send_signal(signal.SIGSTOP)
             wait_until(lambda: " T " in Path(f"/proc/{process.pid}/stat").read_text())
             ear.setblocking(False)
+            with contextlib.suppress(BlockingIOError):
+                while ear.recv(1000):
+                    pass
             with pytest.raises(BlockingIOError):
-                while True:
-                    ear.recv(1000)
+                ear.recv(1000)
             process.send_signal(signal.SIGCONT)
             ear.settimeout(SECONDS)
             assert ear.recv(1000) == b"WATCHDOG=1"
