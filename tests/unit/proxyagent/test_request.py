@@ -68,6 +68,13 @@ def test_a_request_without_possession_of_the_key_is_refused(keys: list[rsa.RSAPr
         check_request(pem(x509.load_der_x509_csr(bytes(der))))
 
 
+def test_what_does_not_call_itself_a_request_is_refused(keys: list[rsa.RSAPrivateKey]) -> None:
+    der = request_of(keys[0]).public_bytes(serialization.Encoding.DER)
+    check_request(armor.armor("NEW CERTIFICATE REQUEST", der).decode())
+    with pytest.raises(RequestError, match="unreadable"):
+        check_request(armor.armor("CERTIFICATE", der).decode())
+
+
 @given(text=st.text(max_size=200))
 def test_rubbish_is_refused(text: str) -> None:
     with pytest.raises(RequestError, match="unreadable"):
