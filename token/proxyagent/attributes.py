@@ -75,7 +75,8 @@ class AttributeStore:
             if entry.certificate is not None and self._is_valid(entry.certificate):
                 return entry.certificate
             if entry.problem is not None:
-                raise type(entry.problem)(entry.problem.message, hint=entry.problem.hint)
+                message = f"no VOMS attributes {' '.join(want.fqans)}: {entry.problem.message}"
+                raise type(entry.problem)(message, hint=entry.problem.hint)
         raise VomsError(f"there is no VOMS attribute certificate for {' '.join(want.fqans)} yet", hint=_HINT)
 
     def take_due(self, *, wait_seconds: float) -> tuple[Want, ...]:

@@ -32,6 +32,7 @@ def verify(config_path: Path, directory: Path | None, head: tuple[int, str] | No
     """
     directory = directory or policy.load(config_path).agent.state_directory
     report = verify_audit(directory, head=head)
-    click.echo(f"{report.records} records in {report.files} files are as they were written")
+    files = "one file" if report.files == 1 else f"{report.files} files"
+    click.echo(f"{report.records} records in {files} are as they were written")
     if report.head is not None:
         click.echo(f"head: {report.head[0]} {report.head[1]}")

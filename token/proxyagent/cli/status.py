@@ -42,9 +42,8 @@ def command(config_path: Path, as_json: bool) -> int:
 def _lines(found: AgentStatus) -> Iterator[str]:
     now = datetime.now(UTC)
     for identity in found.identities:
-        yield f"{identity.name}: {identity.level}" + (
-            f" until {moment(identity.not_after, now)}" if identity.not_after else ""
-        )
+        until = identity.not_after if identity.level is not Level.EXPIRED else None
+        yield f"{identity.name}: {identity.level}" + (f" until {moment(until, now)}" if until else "")
         yield from (f"  {line}" for line in _identity_lines(identity, now))
     yield f"profiles: {', '.join(found.profiles) or 'none for this user'}"
     if not found.memory_locked:
@@ -71,7 +70,6 @@ def _identity_lines(identity: IdentityStatus, now: datetime) -> Iterator[str]:
         yield "sealed PIN: failed, and waits for `proxyagent pin retry`"
     for each in identity.attributes:
         until = f"until {moment(each.not_after, now)}" if each.not_after else "none"
-        problem = f" ({each.problem}: {each.hint})" if each.problem else ""
-        yield f"VOMS {' '.join(each.fqans)}: {until}{problem}"
+        yield f"VOMS {' '.join(each.fqans)}: {until}" + (f"; renewal failed: {each.problem}" if each.problem else "")
     if identity.confined is False:
         yield "PKCS#11 module: runs without a system call filter, which this kernel does not offer"
