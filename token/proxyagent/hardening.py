@@ -1,6 +1,7 @@
 """What a process can do by itself to keep its memory to itself."""
 
 import ctypes
+import mmap
 import os
 import resource
 
@@ -51,12 +52,20 @@ def lock_memory() -> bool:
     return int(_libc.mlockall(_MCL_CURRENT | _MCL_FUTURE | _MCL_ONFAULT)) == 0
 
 
-def lock_buffer(buffer: bytearray) -> bool:
-    """Keep one small buffer out of swap; tell whether it is. The buffer must not change its size afterwards."""
+def protect_buffer(buffer: bytearray) -> bool:
+    """Keep one small buffer, and what shares its pages, out of swap and out of dumps; tell whether the kernel does so.
+
+    The buffer must not change its size afterwards.
+    """
     if not buffer:
         return False
     view = (ctypes.c_char * len(buffer)).from_buffer(buffer)
-    return int(_libc.mlock(ctypes.byref(view), ctypes.c_size_t(len(buffer)))) == 0
+    address = ctypes.addressof(view)
+    start = address - address % mmap.PAGESIZE
+    length = ctypes.c_size_t(address + len(buffer) - start)
+    undumped = _libc.madvise(ctypes.c_void_p(start), length, mmap.MADV_DONTDUMP) == 0
+    locked = _libc.mlock(ctypes.c_void_p(start), length) == 0
+    return undumped and locked
 
 
 def _prctl(option: int, value: int) -> None:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self
 
 from proxyagent.errors import PinNotSentError
-from proxyagent.hardening import lock_buffer
+from proxyagent.hardening import protect_buffer
 
 MAX_PIN_BYTES = 255
 _MAX_REMEMBERED = 256
@@ -19,7 +19,7 @@ class Secret:
     def __init__(self, buffer: bytearray) -> None:
         """Take over `buffer`; the caller keeps no other copy."""
         self.buffer = buffer
-        lock_buffer(buffer)
+        protect_buffer(buffer)
 
     def wipe(self) -> None:
         """Overwrite the PIN."""
