@@ -34,8 +34,11 @@ class Dongle:
         *,
         module: Path = MODULE,
         label: str | None = None,
+        key: str = "rsa-2048",
     ) -> None:
         """Make the dongle in `directory`, which must not exist, with a certificate from `authority`.
+
+        `key` is the kind of its key, as `proxyagent init --key` has it.
 
         Raises:
             SandboxError: SoftHSM is not installed, or the setting up failed.
@@ -47,7 +50,7 @@ class Dongle:
         self.ca_directory = authority.directory
         self._pin = _random_pin()
         self._make_token(label or f"sandbox {secrets.token_hex(4)}")
-        self.certificate = self._set_up(authority, common_name)
+        self.certificate = self._set_up(authority, common_name, key)
 
     @property
     def pin(self) -> str:
@@ -80,12 +83,12 @@ class Dongle:
         pins = f"{_random_pin()}\n{self._pin}\n"
         self._run([sys.executable, "-P", "-m", "mover.sandbox.blank_token", str(MODULE), label], pins)
 
-    def _set_up(self, authority: CertificateAuthority, common_name: str) -> x509.Certificate:
+    def _set_up(self, authority: CertificateAuthority, common_name: str, key: str) -> x509.Certificate:
         config = self.directory / "init.toml"
         # `init` opens no socket; one below our directory might be longer than a socket's path may be.
         config.write_text(f'[agent]\nsocket = "/nonexistent"\n{self.config()}')
         init = [sys.executable, "-P", "-m", "proxyagent", "--config", str(config), "init", "--label", _LABEL]
-        request = x509.load_pem_x509_csr(self._run(init, f"{self._pin}\n").encode())
+        request = x509.load_pem_x509_csr(self._run([*init, "--key", key], f"{self._pin}\n").encode())
         public_key = request.public_key()
         if not isinstance(public_key, rsa.RSAPublicKey | ec.EllipticCurvePublicKey) or not request.is_signature_valid:
             raise SandboxError("proxyagent init made a bad request", hint="run the tests of proxyagent")

@@ -1,4 +1,4 @@
-"""What is told of dongles, in the helper's answers."""
+"""What is said of dongles between the agent and its helper."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -9,6 +9,11 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from proxyagent.uri import Uri
+
+RSA_BITS = {"rsa-2048": 2048, "rsa-3072": 3072, "rsa-4096": 4096}
+CURVES = {"ec-p256": "secp256r1"}
+KEY_KINDS = (*RSA_BITS, *CURVES)
+"""The kinds of keys that can be made on a dongle."""
 
 
 @dataclass(frozen=True, slots=True)

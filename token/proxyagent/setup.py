@@ -10,16 +10,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from pkcs11 import Attribute, CertificateType, KeyType, MechanismFlag, ObjectClass
 from pkcs11.util.ec import encode_named_curve_parameters
 
+from proxyagent.description import CURVES, KEY_KINDS, RSA_BITS
 from proxyagent.dongle import Dongle
 from proxyagent.errors import NoCredentialError, RequestError, SeveralDonglesError
 from proxyagent.faults import module_errors
 from proxyagent.objects import certificates_of, private_keys, public_keys_of
 from proxyagent.proxy import check_issuer
 from proxyagent.tokenkey import PrivateKeyObject, public_key_of, token_key
-
-_RSA_BITS = {"rsa-2048": 2048, "rsa-3072": 3072, "rsa-4096": 4096}
-_CURVES = {"ec-p256": "secp256r1"}
-KEY_KINDS = (*_RSA_BITS, *_CURVES)
 
 
 def generate_key(dongle: Dongle, *, label: str, kind: str) -> bool:
@@ -60,17 +57,17 @@ def _generate(
 ) -> tuple[pkcs11.PublicKey, pkcs11.PrivateKey]:
     flags = {Attribute.SENSITIVE: True, Attribute.EXTRACTABLE: False, Attribute.PRIVATE: True}
     capabilities = MechanismFlag.SIGN | MechanismFlag.VERIFY
-    if kind in _RSA_BITS:
+    if kind in RSA_BITS:
         return session.generate_keypair(
             KeyType.RSA,
-            _RSA_BITS[kind],
+            RSA_BITS[kind],
             id=identifier,
             label=label,
             store=True,
             capabilities=capabilities,
             private_template=flags,
         )
-    curve = {Attribute.EC_PARAMS: encode_named_curve_parameters(_CURVES[kind])}
+    curve = {Attribute.EC_PARAMS: encode_named_curve_parameters(CURVES[kind])}
     return session.create_domain_parameters(KeyType.EC, curve, local=True).generate_keypair(
         id=identifier, label=label, store=True, capabilities=capabilities, private_template=flags
     )

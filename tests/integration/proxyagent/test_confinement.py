@@ -1,5 +1,6 @@
 """A module that tries what no module needs: from inside, it finds every door shut."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from mover.sandbox.dongle import Dongle
 from proxyagent.helperprocess import environment_for_module
 from proxyagent.hsm import Helper
 from tests.integration.proxyagent.conftest import HelperMaker, Shim, log_in
+from tests.integration.proxyagent.tools import sign
 
 pytest.importorskip("seccomp", reason="needs the package python3-seccomp")
 
@@ -18,6 +20,9 @@ OTHERWISE = {"clone3": "ENOSYS", "write": "EFBIG", "open": "EMFILE", "much-memor
 # The doors of the task, so that none is forgotten in shim.c.
 AT_LEAST = {"socket-inet", "socket-inet6", "socket-in-disguise", "execve", "ptrace", "process_vm_readv", "bpf"}
 AT_LEAST |= {"io_uring_setup", "mount", "unshare", "setns", "keyctl", "userfaultfd", "kexec_load", "perf_event_open"}
+
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to read a process that nobody else may read")
 
 
 def status_of(helper: Helper) -> dict[str, str]:
@@ -41,6 +46,7 @@ def test_every_door_is_shut(dongle: Dongle, start_helper: HelperMaker, shim: Shi
     log_in(helper, dongle)
 
 
+@as_root
 def test_the_process_is_alone_and_has_nothing_of_the_agents(
     dongle: Dongle, start_helper: HelperMaker, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
@@ -59,6 +65,30 @@ def test_the_process_is_alone_and_has_nothing_of_the_agents(
     environment = Path(f"/proc/{helper.pid}/environ").read_bytes().split(b"\0")
     assert not [each for each in environment if b"AWS_SECRET" in each]
     assert f"SOFTHSM2_CONF={dongle.environment['SOFTHSM2_CONF']}".encode() in environment
+
+
+@as_root
+def test_no_pin_outlives_the_login_in_the_modules_process(dongle: Dongle, start_helper: HelperMaker) -> None:
+    helper = start_helper()
+    log_in(helper, dongle)
+    sign(helper)
+    pid = helper.pid
+    assert pid is not None
+    assert appears_in_memory(pid, dongle.directory.name.encode()), "the search finds what is there"
+    assert not appears_in_memory(pid, dongle.pin.encode())
+
+
+def appears_in_memory(pid: int, text: bytes) -> bool:
+    with Path(f"/proc/{pid}/maps").open() as maps, Path(f"/proc/{pid}/mem").open("rb", buffering=0) as memory:
+        for line in maps:
+            span, flags, *_, name = line.split()
+            if not flags.startswith("r") or name.startswith("[v"):
+                continue
+            first, end = (int(each, 16) for each in span.split("-"))
+            memory.seek(first)
+            if text in memory.read(end - first):
+                return True
+    return False
 
 
 def test_the_environment_is_what_modules_are_configured_by() -> None:

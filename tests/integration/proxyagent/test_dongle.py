@@ -62,6 +62,11 @@ def test_the_certificate_that_is_seen_is_the_one_that_is_meant(
     assert start_helper(f"{dongle.uri};object=other").describe().certificate == other
     assert start_helper(f"{dongle.uri};object=robot").describe().certificate == dongle.certificate
     assert start_helper(f"{dongle.uri};object=absent").describe().certificate is None
+    # The URI's label is that of the key: what the certificate is called does not matter.
+    remove_certificates(dongle)
+    store_certificate(dongle, dongle.certificate.public_bytes(DER), label="certificate of robot")
+    assert start_helper(f"{dongle.uri};object=robot").describe().certificate == dongle.certificate
+    store_certificate(dongle, other.public_bytes(DER), identifier=b"7", label="other")
     # Signing goes by the key, of which there is one.
     helper = start_helper()
     log_in(helper, dongle)
@@ -203,6 +208,33 @@ def test_the_pin_goes_to_no_other_dongle(dongle: Dongle, start_helper: HelperMak
         helper.login(pin_of(dongle), "another serial")
     with pytest.raises(NoDongleError, match="no dongle that matches pkcs11:serial=0"):
         start_helper("pkcs11:serial=0").describe()
+
+
+def test_a_real_exchange_for_a_dongle_of_the_same_label(
+    dongle: Dongle, authority: CertificateAuthority, start_helper: HelperMaker, tmp_path: Path
+) -> None:
+    label = Uri.parse(dongle.uri).token
+    other = Dongle(tmp_path / "other", authority, "Somebody else", label=label)
+    helper = start_helper()
+    log_in(helper, dongle)
+    sign(helper)
+    before = helper.describe()
+    plugged, drawer = dongle.directory / "tokens", other.directory / "tokens"
+    plugged.rename(tmp_path / "pulled")
+    drawer.rename(plugged)
+    # SoftHSM only knows that something is wrong; other modules, see the matrix.
+    with pytest.raises((ModuleError, NoDongleError, WrongDongleError, NoCredentialError)):
+        sign(helper)
+    after = helper.describe()
+    assert not helper.logged_in
+    assert (after.label, after.certificate) == (label, other.certificate)
+    assert after.serial != before.serial
+    with pytest.raises(WrongDongleError, match="exchanged"):
+        helper.login(pin_of(dongle), before.serial)
+    plugged.rename(drawer)
+    (tmp_path / "pulled").rename(plugged)
+    log_in(helper, dongle)
+    assert sign(helper)[1] == dongle.certificate
 
 
 def test_a_certificate_that_was_exchanged_since_the_login_is_not_used(

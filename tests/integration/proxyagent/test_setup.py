@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 from cryptography import x509
@@ -10,11 +11,13 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
 from mover.sandbox.ca import CertificateAuthority
-from mover.sandbox.dongle import Dongle
+from mover.sandbox.dongle import MODULE, Dongle
 from proxyagent.chain import certificates_to_pem, proxy_pem
 from proxyagent.errors import ModuleError, NoCredentialError, RequestError
+from proxyagent.hsm import Helper
 from proxyagent.proxy import Language, ProxyInfo, issue_proxy
 from proxyagent.request import new_key
+from proxyagent.uri import Uri
 from proxyagent.verify import verify_chain
 from tests.integration.proxyagent.conftest import HelperMaker, Shim, log_in
 from tests.integration.proxyagent.tools import (
@@ -122,6 +125,23 @@ def test_every_kind_of_key(
     )
     verify_chain(certificates_to_pem((leaf, *chain)), authority.directory)
     assert b"BEGIN RSA PRIVATE KEY" in proxy_pem((leaf, *chain), second)
+
+
+def test_init_sets_up_an_identity_with_an_elliptic_key(
+    authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    if not MODULE.exists():
+        pytest.skip("needs the package softhsm2")
+    dongle = Dongle(tmp_path / "elliptic", authority, key="ec-p256")
+    assert isinstance(dongle.certificate.public_key(), ec.EllipticCurvePublicKey)
+    monkeypatch.setenv("SOFTHSM2_CONF", dongle.environment["SOFTHSM2_CONF"])
+    helper = Helper(dongle.module, Uri.parse(dongle.uri), timeout_seconds=SECONDS)
+    try:
+        assert helper.describe().certificate == dongle.certificate
+        log_in(helper, dongle)
+        verify_chain(certificates_to_pem(sign(helper)), authority.directory)
+    finally:
+        helper.close()
 
 
 def test_what_cannot_be_made_is_refused_before_it_is_made(dongle: Dongle, start_helper: HelperMaker) -> None:

@@ -7,10 +7,10 @@ from cryptography import x509
 
 from proxyagent import policy
 from proxyagent.cli.words import ask_pin, printable
+from proxyagent.description import KEY_KINDS
 from proxyagent.errors import ConfigError, RequestError
 from proxyagent.hsm import Helper
 
-KEY_KINDS = ("rsa-2048", "rsa-3072", "rsa-4096", "ec-p256")
 _MAX_CERTIFICATE_BYTES = 32 * 1024
 
 
