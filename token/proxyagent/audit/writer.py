@@ -40,6 +40,7 @@ class ChainWriter:
         self._now = now
         self._file = -1
         self._size_bytes = 0
+        self._closed_because = "the audit log is closed"
         self._sync_error: str | None = None
         self._directory = _take_directory(directory)
 
@@ -62,7 +63,7 @@ class ChainWriter:
                 self._begin_anew(error.message)
         except OSError as error:
             self._close_file()
-            raise AuditError(f"cannot write the audit log: {error.strerror}", hint=_SPACE_HINT) from error
+            raise self._failed(error) from error
         self.is_open = True
 
     def append(self, event: str, fields: Mapping[str, Value]) -> None:
@@ -72,12 +73,12 @@ class ChainWriter:
             AuditError: it was not written.
         """
         if not self.is_open:
-            raise AuditError("the audit log is not open", hint=_SPACE_HINT)
+            raise AuditError(self._closed_because, hint=_SPACE_HINT)
         line, head = encode(self.head, self._now(), event, fields)
         try:
             self._write(line)
         except OSError as error:
-            raise AuditError(f"cannot write the audit log: {error.strerror}", hint=_SPACE_HINT) from error
+            raise self._failed(error) from error
         self.head = head
 
     def sync(self, head: Head) -> None:
@@ -117,7 +118,12 @@ class ChainWriter:
     def close(self) -> None:
         """Give the directory back."""
         self._close_file()
+        self._closed_because = "the audit log is closed"
         os.close(self._directory)
+
+    def _failed(self, error: OSError) -> AuditError:
+        self._closed_because = f"cannot write the audit log: {error.strerror}"  # unless it still is open
+        return AuditError(self._closed_because, hint=_SPACE_HINT)
 
     def _continue(self) -> None:
         durable = read_head(self._path)
@@ -144,7 +150,8 @@ class ChainWriter:
     def _close_off(self, damage: Damage) -> None:
         _log.warning("a power cut tore %d bytes of the audit log that were not on the disk yet", damage.bytes)
         lost_bytes = damage.bytes
-        ending = b"" if damage.whole else b"\n"
+        # A record that lacks no more than its line feed must not become one after its number was given again.
+        ending = b"" if damage.whole else b"~\n"
         damage.add(ending)
         fields: dict[str, Value] = {"bytes": damage.bytes, "sha256": damage.sha256, "torn_bytes": lost_bytes}
         line, head = encode(self.head, self._now(), TORN, fields)
