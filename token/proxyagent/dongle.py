@@ -86,8 +86,9 @@ class Dongle:
         Raises:
             WrongDongleError: the dongle is no longer the one with this `serial`; no PIN was sent.
             PinNotSentError: it has no pin pad.
-            PinLockedError: no PIN was sent, because it is locked or a wrong one would lock it; or it is locked now.
-            WrongPinError, PinExpiredError, PinCancelledError, LoginFailedError: as `faults.login_error`.
+            PinAtRiskError: no PIN was sent, because it is locked or a wrong one would lock it.
+            PinLockedError, WrongPinError, PinExpiredError, PinCancelledError, LoginFailedError: what C_Login answered;
+                see `faults.login_error`. All other errors are from before it was called.
         """
         self._forget()  # which makes `_token` start the module anew, and that logs out
         token = self._token()

@@ -135,10 +135,16 @@ class PinExpiredError(ProxyAgentError):
 
 
 class PinLockedError(ProxyAgentError):
-    """The dongle's PIN is locked, or one wrong attempt away from it."""
+    """The dongle's PIN is locked."""
 
     exit_code = 11
     kind = "pin-locked"
+
+
+class PinAtRiskError(PinLockedError):
+    """The dongle's PIN is locked, or one wrong attempt away from it, and so none was sent."""
+
+    kind = "pin-at-risk"
 
 
 class ModuleError(ProxyAgentError):

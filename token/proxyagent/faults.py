@@ -13,6 +13,7 @@ from proxyagent.errors import (
     ModuleError,
     NoDongleError,
     NoSessionError,
+    PinAtRiskError,
     PinCancelledError,
     PinExpiredError,
     PinLockedError,
@@ -59,12 +60,12 @@ def refuse_flags(flags: TokenFlag) -> None:
     """See that a wrong PIN would not lock the dongle.
 
     Raises:
-        PinLockedError: it is locked, or this is the last attempt.
+        PinAtRiskError: it is locked, or this is the last attempt.
     """
     if TokenFlag.USER_PIN_LOCKED in flags:
-        raise PinLockedError("the dongle's PIN is locked", hint=_UNBLOCK)
+        raise PinAtRiskError("the dongle's PIN is locked, so none was sent", hint=_UNBLOCK)
     if TokenFlag.USER_PIN_FINAL_TRY in flags:
-        raise PinLockedError(
+        raise PinAtRiskError(
             "one more wrong PIN would lock the dongle, so none was sent",
             hint="log in once with the vendor's own tool and the right PIN; that resets the counter",
         )

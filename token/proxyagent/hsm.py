@@ -90,6 +90,11 @@ class Helper:
             pin: None if a person enters it at the reader's pin pad.
             serial: what `describe` told.
             timeout_seconds: longer than usual, for that person.
+
+        Raises:
+            WrongPinError, PinLockedError, PinExpiredError, PinCancelledError, LoginFailedError: the PIN was sent.
+            ModuleTimeoutError, ModuleCrashedError: it may have been sent.
+            ProxyAgentError: it was not sent; PinAtRiskError (a PinLockedError) and ModuleError itself are among these.
         """
         request: Message = {"verb": "login", "serial": serial, "pin": pin is not None}
         try:

@@ -11,6 +11,7 @@ from proxyagent.errors import (
     ConfigError,
     ModuleError,
     NoDongleError,
+    PinAtRiskError,
     PinLockedError,
     PinNotSentError,
     ProxyAgentError,
@@ -26,7 +27,15 @@ from proxyagent.systemd import credential
 
 _log = logging.getLogger(__name__)
 _JUST_PLUGGED_SECONDS = 30.0
-_NOT_SENT = (BusyError, ConfigError, NoDongleError, SeveralDonglesError, WrongDongleError)
+_NOT_SENT = (
+    BusyError,
+    ConfigError,
+    NoDongleError,
+    PinAtRiskError,
+    PinNotSentError,
+    SeveralDonglesError,
+    WrongDongleError,
+)
 _ONCE_MORE = (
     "a right PIN may be refused just after plugging or by a confused dongle: "
     "replug it, wait half a minute, and enter the PIN once more; the second refusal is final"

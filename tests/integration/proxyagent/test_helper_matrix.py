@@ -15,6 +15,7 @@ from proxyagent.errors import (
     ModuleTimeoutError,
     NoDongleError,
     NoSessionError,
+    PinAtRiskError,
     PinCancelledError,
     PinExpiredError,
     PinLockedError,
@@ -97,9 +98,9 @@ IN_LOGIN = [
     case("login_rv", 0x7777, LoginFailedError, "code 0x7777", "replug"),
     case("login_crash", 1, ModuleCrashedError, "SIGSEGV); an attempt of the PIN may be used up", "before you enter"),
     case("login_hang", 1, ModuleTimeoutError, "was stopped; an attempt of the PIN may be used up", "before you enter"),
-    case("flags", FINAL_TRY, PinLockedError, "one more wrong PIN would lock", "the right PIN", logins=0),
-    case("flags", LOCKED, PinLockedError, "the dongle's PIN is locked", "PUK", logins=0),
-    case("flags", LOCKED | FINAL_TRY | LOW, PinLockedError, "is locked", "PUK", logins=0),
+    case("flags", FINAL_TRY, PinAtRiskError, "one more wrong PIN would lock", "the right PIN", logins=0),
+    case("flags", LOCKED, PinAtRiskError, "the dongle's PIN is locked", "PUK", logins=0),
+    case("flags", LOCKED | FINAL_TRY | LOW, PinAtRiskError, "is locked", "PUK", logins=0),
     case("removed", 1, NoDongleError, "no dongle that matches", "plug it in", logins=0),
     case("open_session_rv", GENERAL_ERROR, ModuleError, "GeneralError", "try again", logins=0),
     case("token_info_rv", DEVICE_ERROR, ModuleError, "DeviceError", "try again", logins=0),
@@ -254,7 +255,7 @@ def test_a_pin_pad_is_used_only_where_there_is_one(dongle: Dongle, start_helper:
     for flag in (FINAL_TRY, LOCKED):
         shim.set("flags", PIN_PAD | flag)
         assert helper.describe().pin_pad
-        with pytest.raises(PinLockedError):
+        with pytest.raises(PinAtRiskError):
             helper.login(None, state.serial)
     assert shim.logins == 0
 
@@ -270,7 +271,7 @@ def test_the_flags_are_read_again_just_before_the_pin_is_sent(
     shim.clear("flags")
     serial = helper.describe().serial
     shim.set("flags", FINAL_TRY)
-    with pytest.raises(PinLockedError):
+    with pytest.raises(PinAtRiskError):
         helper.login(pin_of(dongle), serial)
     assert shim.logins == 0
 
