@@ -5,6 +5,7 @@ import sys
 
 import click
 
+from proxyagent.askpassword import ask_pin as ask_systemd
 from proxyagent.pin import Secret
 from proxyagent.pinentry import read_pin
 from proxyagent.systemd import log_formatter
@@ -35,7 +36,5 @@ def ask_pin(label: str, serial: str, pin_state: str | None, *, systemd: bool = F
         click.echo("warning: a wrong PIN was entered on this dongle before; few attempts are left", err=True)
     prompt = f"PIN of dongle {printable(label)} ({printable(serial)}): "
     if systemd:
-        from proxyagent.askpassword import ask_pin as ask_systemd  # noqa: PLC0415
-
         return ask_systemd(prompt, timeout_seconds=_PERSON_SECONDS, identifier=f"proxyagent:{serial}")
     return read_pin(prompt)
