@@ -93,14 +93,23 @@ class Server:
             _log.warning("cannot accept a connection: %s", error.strerror)
             time.sleep(_REFUSE_SECONDS)  # out of descriptors: let some connections end
             return
-        peer = peer_of(connection)
+        try:
+            peer = peer_of(connection)
+        except ProxyAgentError as error:
+            _log.warning("refused a connection: %s", error.message)
+            connection.close()
+            return
         if not self._admit(peer):
             self._refuse(connection, peer)
             return
         thread = threading.Thread(target=self._serve, args=(connection, peer), daemon=True)
         with self._lock:
             self._threads.add(thread)
-        thread.start()
+        try:
+            thread.start()
+        except RuntimeError:  # no more threads: TasksMax=, or memory; sessions must outlive that
+            self._release(peer, thread)
+            self._refuse(connection, peer)
 
     def _admit(self, peer: Peer) -> bool:
         with self._lock:
@@ -122,11 +131,14 @@ class Server:
             with connection:
                 self.converse(connection, peer)
         finally:
-            with self._lock:
-                self._users[peer.uid] -= 1
-                if not self._users[peer.uid]:
-                    del self._users[peer.uid]
-                self._threads.discard(threading.current_thread())
+            self._release(peer, threading.current_thread())
+
+    def _release(self, peer: Peer, thread: threading.Thread) -> None:
+        with self._lock:
+            self._users[peer.uid] -= 1
+            if not self._users[peer.uid]:
+                del self._users[peer.uid]
+            self._threads.discard(thread)
 
     def converse(self, connection: socket.socket, peer: Peer) -> None:
         """Read one request from the peer and answer it, whatever it is."""
