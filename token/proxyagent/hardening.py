@@ -63,8 +63,8 @@ def protect_buffer(buffer: bytearray) -> bool:
     address = ctypes.addressof(view)
     start = address - address % mmap.PAGESIZE
     length = ctypes.c_size_t(address + len(buffer) - start)
-    undumped = _libc.madvise(ctypes.c_void_p(start), length, mmap.MADV_DONTDUMP) == 0
-    locked = _libc.mlock(ctypes.c_void_p(start), length) == 0
+    undumped = bool(_libc.madvise(ctypes.c_void_p(start), length, mmap.MADV_DONTDUMP) == 0)
+    locked = bool(_libc.mlock(ctypes.c_void_p(start), length) == 0)
     return undumped and locked
 
 
