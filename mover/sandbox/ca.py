@@ -141,9 +141,9 @@ class CertificateAuthority:
             path.with_suffix(".new").rename(path)
 
     def revoke(self, serial: int) -> None:
-        """Revoke the certificate with that serial number, now, with a new CRL."""
+        """Revoke the certificate with that serial number, with a new CRL that begins with the CA itself."""
         self._revoked[serial] = datetime.now(UTC)
-        self.write_crl(last_update=datetime.now(UTC))
+        self.write_crl()
 
     def issue_robot(
         self,
