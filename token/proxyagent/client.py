@@ -190,7 +190,10 @@ def unlock_agent(
         DeniedError: this user may not unlock the agent.
         AgentUnreachableError, BusyError, ProtocolError: as `obtain_proxy`.
     """
-    request = UnlockRequest(identity=identity, serial=serial, pin_pad=pin is None)
+    try:
+        request = UnlockRequest(identity=identity, serial=serial, pin_pad=pin is None)
+    except ValidationError as error:
+        raise _no_such_identity(identity) from error
     return parse_answer(UnlockAnswer, ask(socket_path, request.model_dump(), pin, timeout_seconds)).session
 
 
@@ -202,5 +205,14 @@ def retry_sealed_pin(socket_path: Path, identity: str | None = None, *, timeout_
         DeniedError: this user may not say so.
         AgentUnreachableError, BusyError, ProtocolError: as `obtain_proxy`.
     """
-    request = PinRetryRequest(identity=identity)
+    try:
+        request = PinRetryRequest(identity=identity)
+    except ValidationError as error:
+        raise _no_such_identity(identity) from error
     return parse_answer(PinRetryAnswer, ask(socket_path, request.model_dump(), None, timeout_seconds)).waited
+
+
+def _no_such_identity(name: str | None) -> RequestError:
+    return RequestError(
+        f"there is no identity {(name or '')[:80]!r}", hint="use one that `proxyagent status` shows, and its dongle"
+    )

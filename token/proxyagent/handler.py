@@ -38,6 +38,7 @@ from proxyagent.peer import Peer
 from proxyagent.policy import Config, VomsSection
 from proxyagent.protocol import Channel
 from proxyagent.report import identity_status
+from proxyagent.voms.names import printable
 
 _log = logging.getLogger(__name__)
 _VOMS_WAIT_SECONDS = 20.0
@@ -93,7 +94,7 @@ class Handler:
     def _status(self, peer: Peer) -> AgentStatus:
         profiles = self._config.profiles_of(peer.uid, peer.groups)
         visible = {self._config.identity_of(profile) for profile in profiles}
-        if _is_operator(peer):
+        if is_operator(peer):
             visible = set(self._agent.identities)
         if not visible:
             raise DeniedError(f"uid {peer.uid} may not use this agent", hint="add it to a profile's uids")
@@ -158,7 +159,8 @@ class Handler:
         want = Want(request.want.identity, request.want.vo, request.want.fqans)
         if request.ac is None:
             error = VomsRefusedError if request.kind == VomsRefusedError.kind else VomsError
-            problem = error(request.problem or "no reason was given", hint=request.hint or "look into its log")
+            reason, hint = printable(request.problem or ""), printable(request.hint or "")
+            problem = error(reason or "no reason was given", hint=hint or "look into its log")
             self._agent.deliver_failure(want, problem)
             return VomsDeliverAnswer()
         try:
@@ -181,10 +183,11 @@ class Handler:
         return voms
 
 
-def _is_operator(peer: Peer) -> bool:
+def is_operator(peer: Peer) -> bool:
+    """Whether the peer may unlock the agent: root, or the agent's own user."""
     return peer.uid in {0, os.geteuid()}
 
 
 def _check_operator(peer: Peer, what: str) -> None:
-    if not _is_operator(peer):
+    if not is_operator(peer):
         raise DeniedError(f"uid {peer.uid} may not {what}", hint="run this as root or as the agent's user")

@@ -18,6 +18,8 @@ _MAX_CONFIG_BYTES = 1 << 20
 
 
 def _absolute(path: Path) -> Path:
+    if b"\0" in bytes(path):
+        raise ValueError("has a zero byte")
     if not path.is_absolute():
         raise ValueError("is not an absolute path")
     return path
@@ -251,7 +253,7 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path} is too long for a configuration", hint="give the path of the right file")
     try:
         values = tomllib.loads(text.decode())
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # of which TOMLDecodeError is one; a number of 5,000 digits another
         raise ConfigError(f"{path} is not TOML: {error}", hint="correct the file at that place") from error
     try:
         return Config.model_validate(values)

@@ -16,7 +16,7 @@ from types import FrameType
 
 from proxyagent.audit import AuditLog
 from proxyagent.errors import BusyError, ConfigError, ProxyAgentError
-from proxyagent.handler import Handler
+from proxyagent.handler import Handler, is_operator
 from proxyagent.peer import Peer, peer_of, unit_of
 from proxyagent.policy import AgentSection
 from proxyagent.protocol import Channel, failure
@@ -113,7 +113,8 @@ class Server:
 
     def _admit(self, peer: Peer) -> bool:
         with self._lock:
-            full = self._users.total() >= self._section.max_connections
+            # Users who join forces must not keep those out who can do something about it.
+            full = self._users.total() >= self._section.max_connections and not is_operator(peer)
             if full or self._users[peer.uid] >= self._section.max_connections_per_user:
                 return False
             self._users[peer.uid] += 1

@@ -10,7 +10,7 @@ SCRIPT = """
 from proxyagent.errors import PinNotSentError
 from proxyagent.pinentry import read_pin
 try:
-    print(bytes(read_pin("PIN: ").buffer).decode())
+    print(bytes(read_pin("PIN: ", timeout_seconds=10).buffer).decode())
 except PinNotSentError as error:
     print(error.message, error.hint, sep="; ")
 """

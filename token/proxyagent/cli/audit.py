@@ -8,7 +8,7 @@ from proxyagent import policy
 from proxyagent.audit import verify_audit
 
 
-@click.group("audit")
+@click.group("audit", no_args_is_help=False)
 def command() -> None:
     """The log of everything that was issued, refused and unlocked."""
 

@@ -1,6 +1,7 @@
 """`proxyagent exec`: any program with a proxy."""
 
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
@@ -38,12 +39,16 @@ def command(config_path: Path, profile: str | None, lifetime_seconds: int, argum
       proxyagent exec --lifetime 600 -- xrdfs root://se.example.org ls /
     """
     config = policy.load(config_path)
+    if not arguments[0]:
+        raise RequestError("the command's name is empty", hint="write the command after --")
     name = profile or _only_profile(config)
     proxy = obtain_proxy(config.agent.socket, name, lifetime_seconds, timeout_seconds=TIMEOUT_SECONDS)
     os.set_inheritable(proxy.fileno(), True)
     environment = {**os.environ, "X509_USER_PROXY": proxy.path}
     for name in ("X509_USER_CERT", "X509_USER_KEY"):
         environment.pop(name, None)  # some clients prefer them
+    for number in (signal.SIGPIPE, signal.SIGXFSZ):
+        signal.signal(number, signal.SIG_DFL)  # Python ignores them; the command expects them
     try:
         os.execvpe(arguments[0], arguments, environment)  # noqa: S606  this is what `exec` is for
     except OSError as error:

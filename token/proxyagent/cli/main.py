@@ -1,5 +1,6 @@
 """The group of commands, the options common to all, and the one place where errors become words and exit codes."""
 
+import contextlib
 import importlib
 import sys
 import traceback
@@ -97,6 +98,7 @@ def _system_error(error: OSError) -> tuple[str, str]:
 
 
 def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
-    click.echo(f"error: {printable(message)}", err=True)
-    click.echo(f"hint: {printable(hint)}", err=True)
+    with contextlib.suppress(OSError):  # if nobody reads it, there is still the exit code
+        click.echo(f"error: {printable(message)}", err=True)
+        click.echo(f"hint: {printable(hint)}", err=True)
     sys.exit(exit_code)

@@ -9,7 +9,7 @@ from proxyagent.cli.words import TIMEOUT_SECONDS
 from proxyagent.client import retry_sealed_pin
 
 
-@click.group("pin")
+@click.group("pin", no_args_is_help=False)
 def command() -> None:
     """PINs of robots that log in without a person."""
 

@@ -37,4 +37,4 @@ def ask_pin(label: str, serial: str, pin_state: str | None, *, systemd: bool = F
     prompt = f"PIN of dongle {printable(label)} ({printable(serial)}): "
     if systemd:
         return ask_systemd(prompt, timeout_seconds=_PERSON_SECONDS, identifier=f"proxyagent:{serial}")
-    return read_pin(prompt)
+    return read_pin(prompt, timeout_seconds=_PERSON_SECONDS)
