@@ -141,9 +141,9 @@ class CertificateAuthority:
             path.with_suffix(".new").rename(path)
 
     def revoke(self, serial: int) -> None:
-        """Revoke the certificate with that serial number, with a new CRL that begins with the CA itself."""
+        """Revoke the certificate with that serial number, with a new CRL: newer than the last, and valid already."""
         self._revoked[serial] = datetime.now(UTC)
-        self.write_crl()
+        self.write_crl(last_update=self._not_before + timedelta(seconds=len(self._revoked)))
 
     def issue_robot(
         self,
