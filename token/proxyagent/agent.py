@@ -10,7 +10,7 @@ from cryptography import x509
 from proxyagent.attributes import AttributeState, AttributeStore, Want
 from proxyagent.audit import AuditLog
 from proxyagent.clock import Clock, StepWatch
-from proxyagent.errors import ProxyAgentError, RequestError, VomsError
+from proxyagent.errors import NoSessionError, ProxyAgentError, RequestError, VomsError
 from proxyagent.identity import Identity
 from proxyagent.policy import Config, Profile
 from proxyagent.proxy import Language, ProxyInfo
@@ -112,6 +112,9 @@ class Agent:
             check_crls=self._config.trust.crls == "require",
         )
         self.attributes.deliver(want, certificate)
+        if not self.identity(want.identity).is_of(session.certificate):
+            self.attributes.forget(want.identity)  # changed meanwhile: whoever did it may have looked before us
+            raise NoSessionError("the session changed meanwhile", hint="fetch the attributes anew")
         until = certificate.not_after.isoformat()
         self._audit.record("attributes", identity=want.identity, fqans=" ".join(want.fqans), not_after=until)
         _log.info("%s: VOMS attributes %s until %s", want.identity, " ".join(want.fqans), until)

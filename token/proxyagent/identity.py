@@ -16,13 +16,14 @@ from proxyagent.clock import Clock
 from proxyagent.errors import (
     BusyError,
     ChainError,
+    ModuleError,
     NoDongleError,
     NoSessionError,
     ProxyAgentError,
     WrongDongleError,
 )
 from proxyagent.hsm import DongleState, Helper
-from proxyagent.login import Login
+from proxyagent.login import WRONG_DONGLE_HINT, Login
 from proxyagent.messages import NOT_RENEWED
 from proxyagent.pin import Secret
 from proxyagent.policy import Config, IdentitySection, OnRemoval
@@ -66,6 +67,8 @@ class Identity:
         self._unattended = section.pin_credential is not None
         self._turn = threading.Lock()
         self._session: Session | None = None
+        self._subject = section.subject
+        self._closed = False
         self._retry_boot_seconds = 0.0
         self._failures = 0
         self.problem: ProxyAgentError | None = None
@@ -103,9 +106,11 @@ class Identity:
 
     @property
     def session(self) -> Session | None:
-        """The session, unless it has ended."""
+        """The session, unless it has ended, or has not begun by a clock that was set back."""
         session = self._session
-        return session if session is not None and session.left(self._clock) > timedelta(0) else None
+        if session is None or session.left(self._clock) <= timedelta(0) or not session.has_begun(self._clock):
+            return None
+        return session
 
     def look(self) -> DongleState:
         """The state of the dongle; as of the last look while somebody is logging in.
@@ -130,7 +135,7 @@ class Identity:
         with self._taking_turn():
             try:
                 self._look()
-                self.login.by_person(pin, serial, self._subject())
+                self.login.by_person(pin, serial, self._subject)
                 return self._new_session()
             except ProxyAgentError as error:
                 raise self._with_consequence(error) from error
@@ -141,7 +146,7 @@ class Identity:
         Raises: as `look`.
         """
         with self._taking_turn():
-            waited = self.login.allow_unattended(self._subject())
+            waited = self.login.allow_unattended(self._subject)
             self._retry_boot_seconds = 0.0
             return waited
 
@@ -184,7 +189,14 @@ class Identity:
             raise NoSessionError("the agent has no session", hint=_UNLOCK_HINT)
         if session.left(self._clock) < _MIN_LEFT:
             raise NoSessionError(f"the session ended at {session.not_after:%Y-%m-%d %H:%M} UTC", hint=_UNLOCK_HINT)
+        if not session.has_begun(self._clock):
+            raise NoSessionError("the session has not begun, by a clock that was set back", hint=_UNLOCK_HINT)
         return session
+
+    def is_of(self, certificate: x509.Certificate) -> bool:
+        """Whether there is a session below this end-entity certificate."""
+        session = self._session
+        return session is not None and session.certificate == certificate
 
     def trusted_until(self) -> datetime | None:
         """Until when the CRLs vouch for the certificate; None if nobody asked them.
@@ -198,53 +210,66 @@ class Identity:
     def tick(self) -> None:
         """Go on without a person: see what was plugged or pulled, log in if the PIN is sealed, renew ahead.
 
-        Failures are kept in `problem` and tried again after ever longer times, five minutes at most.
+        Failures are kept in `problem` and tried again after ever longer times, five minutes at most; at once when
+        the dongle was away meanwhile. Somebody who is logging in is not disturbed.
         """
-        if self._clock.boot_seconds() < self._retry_boot_seconds:
-            return
-        try:
-            with self._taking_turn():
-                self._go_on()
-        except NoDongleError:
-            problem = None  # nothing is wrong with that: it is plugged to renew
-        except ProxyAgentError as error:
-            problem = error
-        else:
-            problem = None
-        self._note(problem)
+        with contextlib.suppress(ChainError):
+            self.trusted_until()  # a new problem is reported at once
+        with contextlib.suppress(BusyError), self._taking_turn():
+            self._go_on(waits=self._clock.boot_seconds() < self._retry_boot_seconds)
 
     def close(self) -> None:
-        """Forget the session and stop the helper."""
+        """Forget the session and stop the helper, for good."""
+        self._closed = True
         self._session = None
         self._helper.close()
 
-    def _go_on(self) -> None:
-        with contextlib.suppress(ChainError):
-            self.trusted_until()  # a new problem is reported at once
-        self._look()
-        if not self.logged_in and not self.login.unattended(self._subject()):
+    def _go_on(self, *, waits: bool) -> None:
+        if waits and isinstance(self.problem, ModuleError):
+            return  # it would hang or crash again
+        try:
+            self._look()  # even while the next try waits: whether the dongle is in matters by itself
+            if waits:
+                return
+            self._renew()
+        except NoDongleError:
+            self._note(None)  # nothing is wrong with that: it is plugged to renew
+        except BusyError:
+            raise
+        except ProxyAgentError as error:
+            if not waits:
+                self._note(error)
+        else:
+            self._note(None)
+
+    def _renew(self) -> None:
+        if not self.logged_in and not self.login.unattended(self._subject):
             return
         session = self.session
         if session is None or session.is_due(self._clock):
             self._new_session()
 
     def _look(self) -> DongleState:
+        was_logged_in = self.logged_in
         try:
-            return self.login.look(self._subject())
+            state = self.login.look(self._subject)
         except (NoDongleError, WrongDongleError) as error:
-            if self._agent.on_removal is OnRemoval.WIPE and self._session is not None:
-                self._change_session(None)
-                self._audit.record("session-wiped", identity=self.name, error=error.kind)
-                _log.warning("%s: the dongle was removed, and the session with it", self.name)
+            self._removed(error.kind)
             raise
+        if was_logged_in and not self.logged_in:
+            self._removed("login-lost")  # pulled and plugged between two looks, as far as anybody knows
+        return state
 
-    def _subject(self) -> str | None:
-        session = self.session
-        return session.identity if session is not None else None
+    def _removed(self, kind: str) -> None:
+        if self._agent.on_removal is OnRemoval.WIPE and self._session is not None:
+            self._change_session(None)
+            self._audit.record("session-wiped", identity=self.name, error=kind)
+            _log.warning("%s: the dongle was removed, and the session with it", self.name)
 
     def _note(self, problem: ProxyAgentError | None) -> None:
         if problem is None:
             self._failures = 0
+            self._retry_boot_seconds = 0.0
         else:
             pause = min(_FIRST_RETRY_SECONDS * 2**self._failures, _LONGEST_RETRY_SECONDS)
             self._retry_boot_seconds = self._clock.boot_seconds() + pause
@@ -261,8 +286,16 @@ class Identity:
         chain = self._helper.sign_session(key.public_key(), lifetime, now=now)
         check_links(chain, key.public_key(), now=now)
         session = Session.begin(key, chain, self._clock)
+        if self._subject not in {None, session.identity}:  # seen only now, where certificates are hidden before login
+            self._helper.close()
+            raise WrongDongleError(
+                f"the dongle signs as {session.identity}, not as {self._subject}; that was thrown away",
+                hint=WRONG_DONGLE_HINT,
+            )
+        # From now on, and when it has ended, another robot's dongle that the URI fits as well is asked for nothing.
+        self._subject = session.identity
         self._change_session(session)
-        self.problem = None
+        self._note(None)
         self._audit.record(
             "session",
             identity=self.name,
@@ -297,6 +330,8 @@ class Identity:
         if not self._turn.acquire(timeout=seconds):
             raise BusyError("somebody else is using the dongle", hint="try again in a minute")
         try:
+            if self._closed:  # no PIN is sent, and no helper started, for an agent that ends
+                raise BusyError("the agent is stopping", hint="try again when it runs")
             yield
         finally:
             self._turn.release()

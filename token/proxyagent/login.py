@@ -41,6 +41,9 @@ _ONCE_MORE = (
     "replug it, wait half a minute, and enter the PIN once more; the second refusal is final"
 )
 
+WRONG_DONGLE_HINT = "plug the right one in, or restart the agent if the robot's name has changed"
+_SEAL = "seal the right PIN if it is wrong, restart the agent, and say `proxyagent pin retry`"
+
 
 class Login:
     """Logs one identity's helper in. Not for use from several threads at once."""
@@ -64,11 +67,6 @@ class Login:
         """The dongle as of the last look, if it was there."""
         return self._seen
 
-    @property
-    def wanted_subject(self) -> str | None:
-        """The name that the configuration demands of the dongle's certificate, in slash form."""
-        return self._section.subject
-
     def has_pin_pad(self, state: DongleState) -> bool:
         """Whether the PIN is entered at the reader."""
         return state.pin_pad and self._section.pin_pad
@@ -90,12 +88,11 @@ class Login:
             self._note(None)
             raise
         self._note(state)
-        wanted = self._section.subject or subject
         found = grid_name(state.certificate.subject) if state.certificate is not None else None
-        if wanted is not None and found is not None and found != wanted:
+        if subject is not None and found is not None and found != subject:
             raise WrongDongleError(
-                f"dongle {state.label!r} (serial {state.serial}) holds the certificate of {found}, not of {wanted}",
-                hint="plug the right dongle in; nothing was asked of this one",
+                f"dongle {state.label!r} (serial {state.serial}) holds the certificate of {found}, not of {subject}",
+                hint=f"nothing was asked of this one; {WRONG_DONGLE_HINT}",
             )
         return state
 
@@ -139,14 +136,7 @@ class Login:
         attempt = self._attempts.unfinished(state.serial)
         if attempt is not None:
             raise _waiting(state.serial, attempt)
-        pin = credential(name)
-        if pin is None:
-            raise PinNotSentError(
-                f"there is no systemd credential {name!r}",
-                hint="seal the PIN with `systemd-creds encrypt` and name it in LoadCredentialEncrypted=",
-            )
-        with pin:
-            self._guard.check(state.serial, pin)
+        with self._sealed_pin(name, state.serial) as pin:
             self._attempts.begin(state.serial, self._clock.now())
             try:
                 self._send(pin, state)
@@ -170,9 +160,35 @@ class Login:
     def allow_unattended(self, subject: str | None) -> bool:
         """Let the sealed PIN be tried again; tell whether it had to wait.
 
-        Raises: as `look`.
+        Raises:
+            PinNotSentError: it would not be sent, whatever a person says: it failed before, or there is none.
+            ProxyAgentError: as `look`.
         """
-        return self._attempts.forget(self.look(subject).serial)
+        name = self._section.pin_credential
+        serial = self.look(subject).serial
+        if name is None or self._attempts.unfinished(serial) is None:
+            return False
+        self._sealed_pin(name, serial).wipe()
+        return self._attempts.forget(serial)
+
+    def _sealed_pin(self, name: str, serial: str) -> Secret:
+        """The PIN in the systemd credential `name`, if it may be sent to the dongle.
+
+        Raises:
+            PinNotSentError, ConfigError: there is none, or it may not.
+        """
+        pin = credential(name)
+        if pin is None:
+            raise PinNotSentError(
+                f"there is no systemd credential {name!r}",
+                hint="seal the PIN with `systemd-creds encrypt` and name it in LoadCredentialEncrypted=",
+            )
+        try:
+            self._guard.check(serial, pin)
+        except PinNotSentError as error:
+            pin.wipe()
+            raise PinNotSentError(f"{error.message} (the sealed one)", hint=_SEAL) from error
+        return pin
 
     def _send(self, pin: Secret | None, state: DongleState) -> None:
         if state.pin_state == "low":

@@ -49,6 +49,10 @@ class Session:
         """How long it still lasts, by the stricter of the two clocks; negative when it has ended."""
         return min(self.not_after - clock.now(), timedelta(seconds=self.ends_boot_seconds - clock.boot_seconds()))
 
+    def has_begun(self, clock: Clock) -> bool:
+        """Whether the time of day is past its beginning; not so after the clock was set back."""
+        return self.chain[0].not_valid_before_utc <= clock.now()
+
     def is_due(self, clock: Clock) -> bool:
         """Whether it is time for the next one, and the next one could end later than this."""
         if self.not_after >= self.certificate.not_valid_after_utc:

@@ -8,6 +8,7 @@
  *   flags            hexadecimal: token flags to add; flags_off: to take away
  *   serial           what is told as the token's serial number
  *   removed          the token is not there
+ *   replugged        C_FindObjectsInit removes it, and says that the session is gone, as after pulling and plugging
  *   sign_removes     C_Sign makes "removed", as if the token was pulled while it signs
  *   pin_pad          the PIN that somebody types at the pin pad, if C_Login is given none
  *   no_sha256        CKM_SHA256_RSA_PKCS is not there
@@ -156,6 +157,10 @@ static CK_RV find(CK_SESSION_HANDLE session, CK_ATTRIBUTE *template, unsigned lo
     CK_RV answer;
     if (misbehaves("find", &answer))
         return answer;
+    char path[4096];
+    snprintf(path, sizeof path, "%s/replugged", getenv("PKCS11_SHIM_DIR"));
+    if (unlink(path) == 0)
+        return CKR_SESSION_HANDLE_INVALID;
     return is_set("removed", NULL) ? CKR_DEVICE_REMOVED : real->C_FindObjectsInit(session, template, count);
 }
 

@@ -1,0 +1,303 @@
+"""One identity over real dongles, ticked by hand: what is noticed when, what is tried again when, and what is not."""
+
+import threading
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.serialization import Encoding
+
+from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.dongle import Dongle
+from proxyagent import policy
+from proxyagent.agent import Agent
+from proxyagent.audit import AuditLog
+from proxyagent.errors import BusyError, ModuleError, NoSessionError, PinNotSentError, VomsError, WrongDongleError
+from proxyagent.identity import Identity
+from proxyagent.request import make_request, new_key
+from proxyagent.session import Session
+from tests.integration.proxyagent.conftest import Shim, pin_of
+from tests.integration.proxyagent.test_helper_matrix import GENERAL_ERROR, PIN_INCORRECT
+from tests.integration.proxyagent.test_unattended import SEALED, Sealer, seal
+from tests.integration.proxyagent.tools import store_certificate
+from tests.movable_clock import MovableClock
+from tests.voms_maker import AcMaker
+
+SECONDS = 60.0
+TICK = timedelta(seconds=15)
+MINUTE = timedelta(minutes=1)
+HOUR = timedelta(hours=1)
+REQUEST = make_request(new_key())
+FQANS = ("/mice/Role=production",)
+
+__all__ = ["seal"]
+
+
+class HookedClock(MovableClock):
+    """Does something once, when the time of day is next asked for: what another thread may do at that moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.hook: Callable[[], object] | None = None
+
+    def now(self):  # type: ignore[no-untyped-def]  # as its parent
+        hook, self.hook = self.hook, None
+        if hook is not None:
+            hook()
+        return super().now()
+
+
+class Robot:
+    """An agent in this process, with one identity, whose threads the test is."""
+
+    def __init__(self, dongle: Dongle, directory: Path, *, settings: str = "", identity: str = "") -> None:
+        file = directory / "proxyagent.toml"
+        file.write_text(
+            f'[agent]\nsocket = "/nonexistent"\nstate_directory = "{directory}"\nmodule_timeout_seconds = 10.0\n'
+            f'modules = ["{dongle.module}", "/usr/lib/*"]\nsession_lifetime_seconds = 7200\n{settings}\n'
+            f'[trust]\nca_directory = "{dongle.ca_directory}"\n[voms]\nuid = 0\nvomsdir = "{directory}"\n'
+            f"{dongle.config(settings=identity)}"
+            f'[[profile]]\nname = "mover"\nfqans = ["{FQANS[0]}"]\nuids = [0]\n'
+            '[[profile]]\nname = "plain"\nuids = [0]\n'
+        )
+        self.dongle = dongle
+        self.directory = directory
+        self.config = policy.load(file)
+        self.clock = HookedClock()
+        self.audit = AuditLog(directory, now=self.clock.now, on_head=lambda _sequence, _digest: None)
+        self.agent = Agent(self.config, self.clock, self.audit)
+        (self.identity,) = self.agent.identities.values()
+
+    def unlock(self, dongle: Dongle | None = None) -> Session:
+        with pin_of(dongle or self.dongle) as pin:
+            return self.identity.unlock(pin, None)
+
+    def tick(self, after: timedelta = TICK) -> None:
+        self.clock.advance(after)
+        self.agent.tick(self.identity)
+
+    def issue(self) -> None:
+        self.agent.issue(self.config.profile[1], REQUEST, 600)
+
+    @property
+    def audited(self) -> str:
+        return "".join(file.read_text() for file in self.directory.glob("audit-*.jsonl"))
+
+    def close(self) -> None:
+        self.agent.close()
+        self.audit.close()
+
+
+RobotMaker = Callable[..., Robot]
+
+
+@pytest.fixture
+def make_robot(dongle: Dongle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RobotMaker]:
+    for name, value in dongle.environment.items():
+        monkeypatch.setenv(name, value)
+    robots: list[Robot] = []
+
+    def make(**options: str) -> Robot:
+        directory = tmp_path / f"state-{len(robots)}"
+        directory.mkdir(mode=0o700)
+        robots.append(Robot(dongle, directory, **options))
+        return robots[-1]
+
+    yield make
+    for robot in robots:
+        robot.close()
+
+
+def exchange(dongle: Dongle, other: Dongle) -> None:
+    """Pull one dongle and plug another into its place."""
+    tokens = dongle.directory / "tokens"
+    tokens.rename(dongle.directory / f"pulled-{other.pin}")
+    (other.directory / "tokens").rename(tokens)
+
+
+def same_label(dongle: Dongle, authority: CertificateAuthority, name: str) -> Dongle:
+    """Another robot's dongle, with the same label."""
+    label = dongle.uri.removeprefix("pkcs11:token=").replace("%20", " ")
+    return Dongle(dongle.directory / "other", authority, name, label=label)
+
+
+def test_a_pulled_dongle_is_noticed_while_the_next_try_to_log_in_waits(
+    make_robot: RobotMaker, seal: Sealer, shim: Shim
+) -> None:
+    robot = make_robot(settings='on_removal = "wipe"', identity=SEALED)
+    robot.unlock()
+    # The login is lost, the sealed PIN is refused, and the session lives on.
+    seal("000000000")
+    shim.set("sign_rv", GENERAL_ERROR)
+    robot.tick(HOUR + 10 * MINUTE)
+    shim.clear("sign_rv")
+    for _ in range(6):
+        robot.tick(5 * MINUTE)
+    assert isinstance(robot.identity.problem, PinNotSentError)
+    assert not robot.identity.logged_in
+    session = robot.identity.usable_session()
+    shim.set("removed")
+    robot.tick()
+    with pytest.raises(NoSessionError):
+        robot.issue()
+    assert session.left(robot.clock) > MINUTE
+    assert "session-wiped" in robot.audited
+
+
+def test_a_dongle_that_was_away_is_tried_at_once(make_robot: RobotMaker, seal: Sealer, shim: Shim) -> None:
+    robot = make_robot(identity=SEALED)
+    shim.set("open_session_rv", PIN_INCORRECT)  # nothing of it is about the PIN: no attempt is counted
+    for _ in range(8):
+        robot.tick(5 * MINUTE)
+    seal(robot.dongle.pin)
+    shim.clear("open_session_rv")
+    shim.set("removed")
+    robot.tick(5 * MINUTE)
+    assert robot.identity.problem is None
+    shim.clear("removed")
+    robot.tick()
+    robot.issue()
+
+
+@pytest.mark.parametrize("on_removal", ["wipe", "keep"])
+def test_a_dongle_that_was_away_between_two_looks_was_removed(
+    make_robot: RobotMaker, shim: Shim, on_removal: str
+) -> None:
+    robot = make_robot(settings=f'on_removal = "{on_removal}"')
+    robot.unlock()
+    robot.tick()
+    shim.set("replugged")
+    robot.tick()
+    assert not robot.identity.logged_in
+    assert (robot.identity.session is None) == (on_removal == "wipe")
+    assert ("session-wiped" in robot.audited) == (on_removal == "wipe")
+
+
+def test_another_robots_dongle_is_asked_for_nothing_when_the_session_has_ended(
+    make_robot: RobotMaker, shim: Shim, authority: CertificateAuthority
+) -> None:
+    robot = make_robot()
+    robot.unlock()
+    other = same_label(robot.dongle, authority, "Robot - somebody else")
+    exchange(robot.dongle, other)
+    robot.tick(3 * HOUR)  # SoftHSM answers with an error before it sees the exchange
+    assert robot.identity.session is None
+    logins = shim.logins
+    with pytest.raises(WrongDongleError, match="somebody else, not of") as caught:
+        robot.unlock(other)
+    assert "restart the agent if the robot's name has changed" in caught.value.hint
+    assert shim.logins == logins
+
+
+def test_a_dongle_that_hides_whose_it_is_until_it_signs_makes_no_session(
+    make_robot: RobotMaker, authority: CertificateAuthority
+) -> None:
+    robot = make_robot(identity='subject = "/C=UK/O=Sandbox/CN=Robot - another"')
+    # Of two certificates nobody can tell before the login which one it will be.
+    stale = authority.issue_robot("Robot - of old", new_key().public_key())
+    store_certificate(robot.dongle, stale.public_bytes(Encoding.DER), identifier=b"old")
+    with pytest.raises(WrongDongleError, match=r"signs as /C=UK/O=Sandbox/CN=Robot - sandbox mover, not as .*another"):
+        robot.unlock()
+    assert robot.identity.session is None
+    assert not robot.identity.logged_in
+
+
+def test_a_session_that_is_still_to_come_is_made_anew_or_told(make_robot: RobotMaker) -> None:
+    robot = make_robot()
+    robot.clock.step(HOUR)  # as by a clock in local time, until the time servers are reached
+    robot.unlock()
+    robot.clock.step(-HOUR)
+    with pytest.raises(NoSessionError, match="set back"):
+        robot.issue()
+    assert robot.identity.session is None
+    robot.tick()
+    robot.issue()
+    assert robot.identity.session is not None
+
+
+def test_attributes_that_come_when_the_session_is_wiped_are_not_kept(
+    make_robot: RobotMaker, authority: CertificateAuthority, shim: Shim
+) -> None:
+    robot = make_robot(settings='on_removal = "wipe"')
+    holder = robot.unlock().certificate
+    (want,) = robot.agent.attributes.wants
+    maker = AcMaker(authority)
+    maker.write_lsc(robot.directory)
+    der = maker.make(holder=holder, fqans=FQANS, not_before=robot.clock.now() - MINUTE, lifetime=HOUR)
+    shim.set("removed")
+    robot.clock.hook = lambda: robot.agent.tick(robot.identity)
+    with pytest.raises(NoSessionError, match="changed meanwhile"):
+        robot.agent.deliver(want, der)
+    assert robot.identity.session is None
+    with pytest.raises(VomsError, match="yet"):
+        robot.agent.attributes.get(want, wait_seconds=0)
+
+
+def test_a_sealed_pin_that_would_not_be_sent_again_is_not_promised(
+    make_robot: RobotMaker, seal: Sealer, shim: Shim
+) -> None:
+    robot = make_robot(identity=SEALED)
+    assert robot.identity.allow_unattended() is False
+    seal("000000000")
+    robot.tick()
+    assert robot.identity.unattended == "waits"
+    with pytest.raises(PinNotSentError, match=r"failed on dongle .* before") as caught:
+        robot.identity.allow_unattended()
+    assert "restart the agent, and say `proxyagent pin retry`" in caught.value.hint
+    assert robot.identity.unattended == "waits"
+    seal(robot.dongle.pin)
+    assert robot.identity.allow_unattended() is True
+    robot.tick()
+    robot.issue()
+    assert shim.logins == 2
+
+
+def test_somebody_who_logs_in_is_no_failure_of_the_renewal(make_robot: RobotMaker, shim: Shim) -> None:
+    robot = make_robot(settings="pin_pad_timeout_seconds = 60.0")
+    robot.unlock()
+    shim.set("login_hang")
+
+    def log_in() -> None:
+        with pytest.raises(ModuleError, match="an attempt of the PIN may be used up"):
+            robot.unlock()
+
+    waiting = threading.Thread(target=log_in)
+    waiting.start()
+    try:
+        while not shim.is_hanging():
+            pass
+        robot.tick(HOUR)
+        assert robot.identity.problem is None
+        assert "renewal-failed" not in robot.audited
+    finally:
+        shim.clear("login_hang")
+        robot.agent.close()
+        waiting.join(SECONDS)
+
+
+def test_an_agent_that_has_ended_sends_no_pin(make_robot: RobotMaker, shim: Shim) -> None:
+    robot = make_robot()
+    robot.agent.close()
+    with pytest.raises(BusyError, match="stopping"):
+        robot.unlock()
+    assert shim.logins == 0
+    assert robot.identity.helper_pid is None
+
+
+def test_one_dongle_is_tried_less_and_less_often_while_its_module_fails(make_robot: RobotMaker, shim: Shim) -> None:
+    robot = make_robot()
+    identity: Identity = robot.identity
+    robot.unlock()
+    shim.set("token_info_rv", GENERAL_ERROR)
+    before = shim.calls("token_info")
+    calls = []
+    for _ in range(60):
+        robot.tick()
+        calls.append(shim.calls("token_info") - before)
+    assert identity.problem is not None
+    # Again after 15, 30, 60, 120, 240 and 300 s: that is seven tries in a quarter of an hour, not sixty.
+    assert len(set(calls)) == 7
+    shim.clear("token_info_rv")
+    robot.tick(5 * MINUTE)
+    assert identity.problem is None
