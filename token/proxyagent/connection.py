@@ -4,9 +4,10 @@ import contextlib
 import os
 import pwd
 import socket
+import time
 from pathlib import Path
 
-from proxyagent.errors import AgentUnreachableError
+from proxyagent.errors import AgentUnreachableError, BusyError
 from proxyagent.peer import server_uid
 from proxyagent.pin import Secret
 from proxyagent.protocol import Channel, Message, PeerClosedError, success_or_raise
@@ -14,19 +15,27 @@ from proxyagent.protocol import Channel, Message, PeerClosedError, success_or_ra
 AGENT_USER = "proxyagent"
 """Who runs the agent on a box."""
 
+_PAUSE_SECONDS = 0.05
+
 
 def ask(socket_path: Path, request: Message, pin: Secret | None, timeout_seconds: float) -> Message:
     """The agent's answer to a request, with a PIN if it takes one.
 
     Raises:
         AgentUnreachableError: nobody answers within `timeout_seconds`, or it is not the agent who listens.
+        BusyError: so many wait for the agent that there was no place in the queue.
         ProtocolError: the answer is not of this protocol.
         ProxyAgentError: the answer is an error.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout_seconds)
         try:
-            connection.connect(str(socket_path))
+            _connect(connection, socket_path, timeout_seconds)
+        except BlockingIOError as error:
+            raise BusyError(
+                f"too many others wait for the agent on {socket_path}",
+                hint="try again; see whether the agent is overloaded or stopped",
+            ) from error
         except OSError as error:
             raise AgentUnreachableError(
                 f"cannot reach the agent on {socket_path}: {error.strerror or error}",
@@ -40,6 +49,20 @@ def ask(socket_path: Path, request: Message, pin: Secret | None, timeout_seconds
             if pin is not None:
                 channel.send_secret(pin)
         return success_or_raise(channel.receive())
+
+
+def _connect(connection: socket.socket, path: Path, timeout_seconds: float) -> None:
+    """Connect; while too many others wait for the same, a Unix socket says so at once instead of waiting."""
+    deadline_seconds = time.monotonic() + timeout_seconds
+    while True:
+        try:
+            connection.connect(str(path))
+        except BlockingIOError:
+            if time.monotonic() >= deadline_seconds:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _check_server(connection: socket.socket, socket_path: Path) -> None:

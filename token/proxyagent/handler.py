@@ -1,7 +1,6 @@
 """What the agent does for a peer: one function a verb, and nothing else."""
 
 import base64
-import binascii
 import logging
 import os
 from collections.abc import Callable
@@ -165,7 +164,7 @@ class Handler:
             return VomsDeliverAnswer()
         try:
             der = base64.b64decode(request.ac, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii.Error, or letters beyond ASCII
             raise ProtocolError("an attribute certificate that is not base64", hint="update both sides") from error
         try:
             self._agent.deliver(want, der)

@@ -9,6 +9,7 @@ from proxyagent import policy
 from proxyagent.cli.words import ask_pin, printable
 from proxyagent.description import KEY_KINDS
 from proxyagent.errors import ConfigError, RequestError
+from proxyagent.extensions import UNREADABLE
 from proxyagent.hsm import Helper
 
 _MAX_CERTIFICATE_BYTES = 32 * 1024
@@ -98,13 +99,14 @@ def _read_certificate(path: Path) -> str:
         return pem.decode()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}", hint="give the path of the CA's answer") from error
-    except ValueError as error:
+    except UNREADABLE as error:
         raise ConfigError(f"{path} is not a certificate in PEM", hint="convert it with `openssl x509`") from error
 
 
 def _check_subject(subject: str) -> None:
     try:
-        x509.Name.from_rfc4514_string(subject)
+        if not x509.Name.from_rfc4514_string(subject).rdns or not subject.isprintable():
+            raise ValueError("nobody's name")
     except ValueError as error:
         raise ConfigError(f"{subject!r} is not a name", hint="write it like CN=Robot,O=Site,C=UK") from error
 

@@ -23,7 +23,14 @@ def log_to_stderr() -> None:
     """Log as a service does, with levels that the journal understands."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(log_formatter())
+    handler.addFilter(_make_printable)
     logging.basicConfig(handlers=[handler], level=logging.INFO)
+
+
+def _make_printable(record: logging.LogRecord) -> bool:
+    """A dongle's label or a certificate's name must not begin a line of its own, nor move the cursor."""
+    record.msg, record.args = printable(record.getMessage()), None
+    return True
 
 
 def ask_pin(label: str, serial: str, pin_state: str | None, *, systemd: bool = False) -> Secret:
