@@ -58,7 +58,7 @@ def peer_of(connection: socket.socket) -> Peer:
         DeniedError: it is not a Unix socket, or the kernel does not tell its groups.
     """
     try:
-        pid, uid, gid = _credentials(connection)
+        pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
         return Peer(pid, uid, gid, _groups(connection) | {gid})
     except OSError as error:
         raise DeniedError(
@@ -136,13 +136,6 @@ def _unit_in(path: str) -> str | None:
         if not _SLICE.fullmatch(name):
             return name if _UNIT.fullmatch(name) else None
     return None
-
-
-def _credentials(connection: socket.socket) -> tuple[int, int, int]:
-    pid, uid, gid = _UCRED.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _UCRED.size))
-    if pid == 0 and uid == 0xFFFFFFFF:
-        raise OSError(errno.ENOTCONN, os.strerror(errno.ENOTCONN))
-    return pid, uid, gid
 
 
 def _groups(connection: socket.socket) -> frozenset[int]:

@@ -63,7 +63,7 @@ class Notifier:
         if now - self._fed_seconds >= half:
             self._send("WATCHDOG=1")
             self._fed_seconds = now
-        return max(1, math.ceil(1000 * (self._fed_seconds + half - now)))
+        return max(1, math.ceil(1000 * (half - (now - self._fed_seconds))))
 
     def _send(self, assignment: str) -> None:
         if self._address is None:

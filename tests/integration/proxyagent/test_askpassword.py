@@ -170,8 +170,13 @@ def test_too_long_an_entry_is_no_pin(identifier: str, length: int) -> None:
 
 
 def test_nobody_enters_it_in_time(identifier: str) -> None:
+    asked: list[dict[str, str]] = []
+    watcher = threading.Thread(target=lambda: asked.append(wait_for_question(identifier)[1]))
+    watcher.start()
     with pytest.raises(PinNotSentError, match="nobody entered the PIN in time"):
         ask_pin("PIN", timeout_seconds=0.1, identifier=identifier)
+    watcher.join(SECONDS)
+    assert int(asked[0]["NotAfter"]) > 0  # which would be for ever
     assert find(identifier) is None
 
 

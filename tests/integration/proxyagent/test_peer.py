@@ -116,12 +116,12 @@ def test_a_peer_has_its_user_and_all_its_groups(
     connect: Connect, listener: socket.socket, groups: list[int], tmp_path: Path
 ) -> None:
     # More than a command line takes are given as a range.
-    command = client(listener, NOBODY, 4_000_000_000, *list(groups)[:300])
+    command = client(listener, 4_000_000_001, 4_000_000_000, *list(groups)[:300])
     if len(groups) > 300:
         script = CLIENT.replace("[int(group) for group in groups]", f"range({groups[0]}, {groups[-1] + 1})")
         command = (*command[:3], script, *command[4:7])
     _, peer = connect(*command)
-    assert (peer.uid, peer.gid) == (NOBODY, 4_000_000_000)
+    assert (peer.uid, peer.gid) == (4_000_000_001, 4_000_000_000)
     assert peer.groups == {4_000_000_000, *groups}
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import proxyagent
 from proxyagent.peer import server_uid
 from proxyagent.systemd import Notifier
 from tests.cgroups import Cgroup, ServiceManager
@@ -39,6 +40,7 @@ tell(
     pin=pin and pin.buffer.decode(),
     watchdog_seconds=notifier.watchdog_seconds,
     inheritable=listener and os.get_inheritable(listener.fileno()),
+    blocking=listener and listener.getblocking(),
     left=sorted(name for name in os.environ if name.startswith(("NOTIFY", "WATCHDOG", "LISTEN"))),
 )
 reader, writer = os.pipe2(os.O_NONBLOCK)
@@ -77,7 +79,9 @@ def manager(tmp_path: Path) -> Iterator[ServiceManager]:
 @pytest.fixture
 def command(tmp_path: Path) -> str:
     """The command line of a service that tells what it was given in tmp_path/told."""
-    (tmp_path / "service.py").write_text(SERVICE)
+    # Neither systemd nor systemd-socket-activate hands PYTHONPATH on.
+    tested = str(Path(proxyagent.__file__).parents[1])
+    (tmp_path / "service.py").write_text(f"import sys\nsys.path.insert(0, {tested!r})\n{SERVICE}")
     return f"{sys.executable} -P {tmp_path / 'service.py'} {tmp_path / 'told'}"
 
 
@@ -105,7 +109,7 @@ def test_systemd_sees_readiness_status_and_watchdog(manager: ServiceManager, com
     manager.control("start", "t.service")  # returns when it is ready
     assert manager.property("t.service", "StatusText") == "waits for clients"
     assert wait_for(manager, "t.service", "WatchdogTimestampMonotonic", "0")
-    assert told(tmp_path) == {"pin": None, "watchdog_seconds": 30.0, "inheritable": None, "left": []}
+    assert told(tmp_path) == {"pin": None, "watchdog_seconds": 30.0, "inheritable": None, "blocking": None, "left": []}
     manager.control("stop", "t.service")
     assert manager.property("t.service", "Result") == "success"
 
@@ -129,6 +133,7 @@ def test_a_socket_unit_hands_the_listener_over(manager: ServiceManager, command:
         assert server_uid(client) == os.getuid()  # of the manager, which listens
         assert client.recv(5) == b"hello"
     assert told(tmp_path)["inheritable"] is False
+    assert told(tmp_path)["blocking"] is False
     assert told(tmp_path)["left"] == []
 
 
@@ -202,16 +207,21 @@ def test_only_one_listening_stream_socket_is_taken(
         process.terminate()
 
 
-def test_no_socket_at_all_is_told(command: str, tmp_path: Path) -> None:
-    """A descriptor that is none, as a broken launcher hands over."""
-    script = 'export LISTEN_PID=$$ LISTEN_FDS=1; exec "$@" 3</dev/null'
-    subprocess.run(["sh", "-c", script, "sh", *command.split()], check=False, timeout=SECONDS)
-    assert told(tmp_path) == {"error": "systemd handed over no socket: Socket operation on non-socket"}
-    (tmp_path / "told").unlink()
-    subprocess.run(
-        ["sh", "-c", script.replace("/dev/null", "&-"), "sh", *command.split()], check=False, timeout=SECONDS
-    )
-    assert told(tmp_path) == {"error": "systemd handed over no socket: Bad file descriptor"}
+def test_what_a_broken_launcher_hands_over_is_told(command: str, tmp_path: Path) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as network:
+        network.bind(("127.0.0.1", 0))
+        network.listen()
+        for action, reason in (
+            ("os.dup2(1, 3)", "no socket: Socket operation on non-socket"),
+            ("os.closerange(3, 100)", "no socket: Bad file descriptor"),
+            (f"os.dup2({network.fileno()}, 3)", "another kind of socket than a listening Unix stream socket"),
+        ):
+            launch = f"{action}; os.environ.update(LISTEN_PID=str(os.getpid()), LISTEN_FDS='1')"
+            script = f"import os, sys; {launch}; os.execv(sys.argv[1], sys.argv[1:])"
+            arguments = [sys.executable, "-c", script, *command.split()]
+            subprocess.run(arguments, check=False, timeout=SECONDS, pass_fds=[network.fileno()])
+            assert told(tmp_path) == {"error": f"systemd handed over {reason}"}
+            (tmp_path / "told").unlink()
 
 
 def test_we_say_what_systemd_notify_says(tmp_path: Path) -> None:

@@ -176,8 +176,10 @@ def old_way(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_process_that_began_after_the_connection_is_another(connection: socket.socket, proc: Path) -> None:
     now = peer_of(connection)
     before_us = Peer(now.pid, now.uid, now.gid, now.groups, seen_ticks=0)
+    before = os.listdir("/proc/self/fd")  # noqa: PTH208
     with pytest.raises(DeniedError, match="the process that connected, number"):
         unit_of(connection, before_us, proc=proc)
+    assert os.listdir("/proc/self/fd") == before  # noqa: PTH208
 
 
 @pytest.mark.usefixtures("old_way")

@@ -41,13 +41,13 @@ def open_regular(path: Path) -> BinaryIO:
         AuditError: it cannot be read, or is something else.
     """
     try:
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb")
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file
-        file.close()
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise AuditError(f"cannot read {path.name}: {error.strerror}", hint=KEEP_HINT) from error
-    raise AuditError(f"{path.name} is not a file", hint=KEEP_HINT)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise AuditError(f"{path.name} is not a file", hint=KEEP_HINT)
+    return os.fdopen(descriptor, "rb")
 
 
 def read_head(directory: Path) -> Head | None:

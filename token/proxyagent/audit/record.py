@@ -118,6 +118,7 @@ def _typed(values: dict[str, object], digest: str) -> Record:
     fields, previous = values["fields"], values["previous"]
     if (
         not isinstance(sequence, int)
+        or isinstance(sequence, bool)
         or not 0 < sequence < _MAX_INT
         or not isinstance(time, str)
         or not isinstance(event, str)

@@ -15,7 +15,7 @@ import pytest
 from proxyagent.audit import AuditLog, AuditReport, verify_audit
 from proxyagent.audit.record import START, Head
 from proxyagent.errors import AuditError
-from tests.unit.proxyagent.audit.conftest import Now, Opener, events, files, fill, records
+from tests.unit.proxyagent.audit.conftest import FOR_EVER, Now, Opener, events, files, fill, records
 
 # What is written
 
@@ -117,6 +117,25 @@ def test_long_files_are_followed_by_others(written: Path) -> None:
         "audit-000000000029.jsonl",
     ]
     assert verify_audit(written) == AuditReport(38, 3, verify_audit(written).head, 0)
+
+
+def test_the_end_of_a_file_is_on_the_disk_before_the_next_begins(tmp_path: Path) -> None:
+    heads: list[int] = []
+
+    def told(number: int, _digest: str) -> None:
+        heads.append(number)
+        if number == 1:
+            log.record("issued")  # in the moment between
+
+    log = AuditLog(tmp_path / "audit", now=Now(), on_head=told, max_file_bytes=100, flush_seconds=FOR_EVER)
+    log.record("issued")
+    log.flush()
+    assert json.loads((tmp_path / "audit" / "audit-head.json").read_bytes())[0] == 2
+    assert heads == [1, 2]
+    log.flush()
+    assert [file.name for file in files(tmp_path / "audit")] == ["audit-000000000001.jsonl", "audit-000000000003.jsonl"]
+    log.close()
+    assert heads == [1, 2]
 
 
 def test_threads_may_record_at_once(open_log: Opener, tmp_path: Path) -> None:

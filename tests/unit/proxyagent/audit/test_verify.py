@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from proxyagent.audit import verify_audit
-from proxyagent.audit.record import Head, encode
+from proxyagent.audit.record import TORN, Head, Value, decode, encode
 from tests.unit.proxyagent.audit.conftest import (
     NOON,
     PER_EXAMPLE,
@@ -162,7 +162,31 @@ def test_a_file_that_is_none_is_refused_at_once(copy: Path, make: Callable[[Path
     last = files(copy)[-1]
     last.unlink()
     make(last)
-    assert last.name in problem_of(copy).message
+    assert problem_of(copy).message in {
+        f"{last.name} is not a file",
+        f"cannot read {last.name}: Too many levels of symbolic links",
+    }
+
+
+def test_a_link_to_a_file_is_none(copy: Path, tmp_path: Path) -> None:
+    last = files(copy)[-1]
+    last.rename(tmp_path / "elsewhere")
+    last.symlink_to(tmp_path / "elsewhere")
+    assert problem_of(copy).message == f"cannot read {last.name}: Too many levels of symbolic links"
+
+
+@pytest.mark.parametrize(
+    ("event", "change"), [("issued", {}), (TORN, {"bytes": 7}), (TORN, {"sha256": "0" * 64}), (TORN, {"bytes": None})]
+)
+def test_only_a_note_of_just_that_explains_what_was_torn(copy: Path, event: str, change: dict[str, Value]) -> None:
+    last, before = files(copy)[-1], Head(38, str(records(copy)[-1]["digest"]))
+    rubbish = b"rubbish\n"
+    note: dict[str, Value] = {"bytes": 8, "sha256": hashlib.sha256(rubbish).hexdigest()}
+    content = last.read_bytes() + rubbish
+    last.write_bytes(content + encode(before, NOON, TORN, note)[0])
+    assert verify_audit(copy).records == 39
+    last.write_bytes(content + encode(before, NOON, event, note | change)[0])
+    assert problem_of(copy).message == f"{last.name} line 11: this is no record"
 
 
 # Hostile content
@@ -208,9 +232,15 @@ def valid_body(**changes: object) -> bytes:
     ],
 )
 def test_forged_lines_with_the_right_digest_are_refused(copy: Path, body: bytes) -> None:
+    with pytest.raises(ValueError, match=r"record|limit|float|utf-8"):
+        decode(forged(body))
     with files(copy)[-1].open("ab") as file:
         file.write(forged(body))
     assert problem_of(copy).message.startswith("audit-000000000029.jsonl line 11: ")
+
+
+def test_an_honest_line_is_read() -> None:
+    assert decode(forged(valid_body())).sequence == 39
 
 
 @given(st.binary(max_size=300))
