@@ -205,6 +205,8 @@ class Login:
             )
             hint = f"{error.hint}; {_ONCE_MORE}" if again else error.hint
             raise type(error)(error.message, hint=hint) from error
+        if pin is not None:
+            self._guard.succeeded(state.serial, pin)
 
     def _is_suspect(self, error: ProxyAgentError) -> bool:
         plugged = self._plugged_boot_seconds

@@ -93,6 +93,10 @@ class PinGuard:
         self._suspect[digest] = again
         return again
 
+    def succeeded(self, serial: str, pin: Secret) -> None:
+        """Forget an earlier failure of this PIN, which was right after all: its next one may be suspect again."""
+        self._suspect.pop(self._digest(serial, pin), None)
+
     def _digest(self, serial: str, pin: Secret) -> bytes:
         mac = hmac.new(self._key, digestmod=hashlib.sha256)
         mac.update(hashlib.sha256(serial.encode()).digest())

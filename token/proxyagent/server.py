@@ -11,10 +11,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from types import FrameType
 
 from proxyagent.audit import AuditLog
+from proxyagent.audit.limit import FloodLimit
 from proxyagent.errors import BusyError, ConfigError, ProxyAgentError
 from proxyagent.handler import Handler, is_operator
 from proxyagent.peer import Peer, peer_of, unit_of
@@ -26,6 +28,7 @@ _log = logging.getLogger(__name__)
 _RECEIVE_SECONDS = 10.0
 _REFUSE_SECONDS = 0.2
 _STOP_SECONDS = 2.0
+_WARNINGS_PER_MINUTE = 20
 
 
 class Server:
@@ -39,10 +42,14 @@ class Server:
         self._lock = threading.Lock()
         self._users: Counter[int] = Counter()
         self._threads: set[threading.Thread] = set()
+        self._warnings = FloodLimit(_WARNINGS_PER_MINUTE, datetime.now(UTC))
         self._wake_reader, self._wake_writer = socket.socketpair()
 
-    def run(self, ready: Callable[[], None]) -> None:
-        """Listen until SIGTERM or SIGINT; `ready` is called when clients can connect.
+    def run(self, ready: Callable[[], object], stopping: Callable[[], object]) -> None:
+        """Listen until SIGTERM or SIGINT.
+
+        `ready` is called when clients can connect, `stopping` when no more can, so that those who wait for something
+        are answered.
 
         Raises:
             ConfigError: the socket cannot be made, or another agent listens on it.
@@ -64,6 +71,7 @@ class Server:
             listener.close()
             if inode is not None:
                 _unlink_own(self._section.socket, inode)
+            stopping()
             self._join()
 
     def _stop(self, _number: int, _frame: FrameType | None) -> None:
@@ -121,7 +129,7 @@ class Server:
             return True
 
     def _refuse(self, connection: socket.socket, peer: Peer) -> None:
-        _log.warning("too many connections; refused uid %d (pid %d)", peer.uid, peer.pid)
+        self._warn(peer, "there are too many connections")
         self._audit.record("busy", uid=peer.uid, pid=peer.pid)
         busy = BusyError("the agent has too many connections", hint="try again in some seconds")
         with connection, contextlib.suppress(ProxyAgentError):
@@ -147,7 +155,7 @@ class Server:
         try:
             answer = self._handler.answer(channel, peer, lambda: unit_of(connection, peer))
         except ProxyAgentError as error:
-            _log.warning("uid %d (pid %d): %s", peer.uid, peer.pid, error.message)
+            self._warn(peer, error.message)
             answer = failure(error)
         except Exception as error:
             # The last resort: one connection's bug must not stop the agent. The text might hold foreign bytes.
@@ -158,6 +166,17 @@ class Server:
             channel.send(answer)
         except ProxyAgentError as error:
             _log.info("uid %d (pid %d) did not take its answer: %s", peer.uid, peer.pid, error.message)
+
+    def _warn(self, peer: Peer, what: str) -> None:
+        """Log what went wrong; but beyond some a minute, which would crowd out all else, only how often."""
+        now = datetime.now(UTC)
+        with self._lock:
+            ended = list(self._warnings.end(now)) if self._warnings.is_over(now) else []
+            admitted = self._warnings.admits("warning", peer.uid)
+        for (_, uid), count in ended:
+            _log.warning("uid %s: %d more warnings in a minute", "of others" if uid is None else uid, count)
+        if admitted:
+            _log.warning("uid %d (pid %d): %s", peer.uid, peer.pid, what)
 
     def _join(self) -> None:
         deadline = time.monotonic() + _STOP_SECONDS
