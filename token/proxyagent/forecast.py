@@ -36,6 +36,10 @@ class Facts:
     session_not_after: datetime | None
     renews_itself: bool
     """Whether the next session needs no person: the dongle is in and logged in, or will log itself in."""
+    unattended: bool
+    """Whether the PIN is sealed, so that plugging is all that a person has to do."""
+    renewal_problem: ProxyAgentError | None
+    """Why the last try to go on without a person failed."""
     certificate_not_after: datetime | None
     crl_next_update: datetime | None
     trust_problem: ProxyAgentError | None
@@ -87,17 +91,20 @@ def moment(when: datetime, now: datetime) -> str:
 
 def _session(facts: Facts, now: datetime, warning: timedelta) -> Iterator[tuple[Level, str]]:
     end = facts.session_not_after
+    problem = facts.renewal_problem
+    why = f": {problem.message} ({problem.hint})" if problem is not None else ""
     if end is None or end <= now:
-        if facts.renews_itself:
-            yield Level.EXPIRED, "no session; the agent makes one by itself while the dongle is in"
+        if not facts.renews_itself:
+            yield Level.EXPIRED, f"plug the dongle now{'' if facts.unattended else ' and run `proxyagent renew`'}{why}"
         else:
-            yield Level.EXPIRED, "plug the dongle now and run `proxyagent renew`"
+            yield Level.EXPIRED, f"no session{why or '; the agent makes one by itself while the dongle is in'}"
     elif end == facts.certificate_not_after:
         return  # plugging would not help; the certificate's own line says what does
     elif not facts.renews_itself:
-        yield (Level.SOON if end - now <= warning else Level.OK), f"plug the dongle before {moment(end, now)}"
+        yield (Level.SOON if end - now <= warning else Level.OK), f"plug the dongle before {moment(end, now)}{why}"
     elif end - now <= warning / 4:
-        yield Level.SOON, f"the session ends at {moment(end, now)} and was not renewed; see the agent's log"
+        why = why or "; see the agent's log"
+        yield Level.SOON, f"the session ends at {moment(end, now)} and was not renewed{why}"
 
 
 def _certificate(facts: Facts, now: datetime) -> Iterator[tuple[Level, str]]:

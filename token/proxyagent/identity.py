@@ -319,7 +319,7 @@ class Identity:
 
     def _with_consequence(self, error: ProxyAgentError) -> ProxyAgentError:
         session = self.session
-        if session is None or self.logged_in:
+        if session is None or self.logged_in or self.unattended == "ready":
             return error
         text = f"the session stays until {session.not_after:%Y-%m-%d %H:%M:%S} UTC, but {NOT_RENEWED}"
         return type(error)(f"{error.message}; {text}", hint=error.hint)

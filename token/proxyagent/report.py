@@ -24,6 +24,8 @@ def identity_status(identity: Identity, agent: Agent, config: Config, clock: Clo
     facts = Facts(
         session_not_after=session.not_after if session is not None else None,
         renews_itself=identity.renews_itself,
+        unattended=identity.unattended == "ready",
+        renewal_problem=identity.problem,
         certificate_not_after=certificate.not_valid_after_utc if certificate is not None else None,
         crl_next_update=crl_next_update,
         trust_problem=trust_problem,

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxyagent.errors import CrlError, VomsError
+from proxyagent.errors import CrlError, ModuleError, VomsError
 from proxyagent.forecast import Attributes, Facts, Level, forecast, moment
 
 NOW = datetime(2026, 11, 22, 12, 0, tzinfo=UTC)
@@ -15,6 +15,8 @@ HOUR = timedelta(hours=1)
 WELL = Facts(
     session_not_after=NOW + 10 * HOUR,
     renews_itself=True,
+    unattended=False,
+    renewal_problem=None,
     certificate_not_after=NOW + timedelta(days=300),
     crl_next_update=NOW + timedelta(days=7),
     trust_problem=None,
@@ -65,6 +67,43 @@ def test_each_thing_has_its_own_remedy(change: dict[str, object], level: Level, 
     assert (advice is None and not found.advice) or (advice is not None and advice in found.advice[0])
 
 
+def test_why_it_was_not_renewed_is_told() -> None:
+    problem = ModuleError("the module is sick", hint="replug the dongle")
+    why = ": the module is sick (replug the dongle)"
+    needs = replace(WELL, renews_itself=False, renewal_problem=problem)
+    assert forecast(needs, NOW, HOUR).advice == (f"plug the dongle before 22:00 UTC{why}",)
+    ended = replace(needs, session_not_after=None)
+    assert forecast(ended, NOW, HOUR).advice == (f"plug the dongle now and run `proxyagent renew`{why}",)
+    fails = replace(ended, renews_itself=True)
+    assert forecast(fails, NOW, HOUR).advice == (f"no session{why}",)
+    soon = forecast(replace(fails, session_not_after=NOW + HOUR / 4), NOW, HOUR)
+    assert soon.level is Level.SOON
+    assert soon.advice == (f"the session ends at 12:15 UTC and was not renewed{why}",)
+
+
+def test_a_robot_with_a_sealed_pin_only_wants_its_dongle() -> None:
+    facts = replace(WELL, renews_itself=False, unattended=True, session_not_after=None)
+    assert forecast(facts, NOW, HOUR).advice == ("plug the dongle now",)
+
+
+@pytest.mark.parametrize(
+    ("facts", "at", "level"),
+    [
+        (replace(WELL, renews_itself=False), NOW + 7 * HOUR, Level.SOON),
+        (replace(WELL, renews_itself=False), NOW + 7 * HOUR - HOUR / 60, Level.OK),
+        (replace(WELL, attributes=[]), NOW + 9.25 * HOUR, Level.SOON),
+        (replace(WELL, attributes=[]), NOW + 9.25 * HOUR - HOUR / 60, Level.OK),
+        (replace(WELL, attributes=[Attributes("/mice", NOW + HOUR, NO_VOMS)]), NOW, Level.SOON),
+        (replace(WELL, attributes=[Attributes("/mice", NOW + HOUR, NO_VOMS)]), NOW + HOUR, Level.EXPIRED),
+        (replace(WELL, certificate_not_after=NOW + timedelta(days=31)), NOW, Level.OK),
+        (replace(WELL, crl_next_update=NOW + timedelta(hours=25)), NOW, Level.OK),
+        (replace(WELL, session_not_after=NOW), NOW, Level.EXPIRED),
+    ],
+)
+def test_every_warning_begins_when_it_should(facts: Facts, at: datetime, level: Level) -> None:
+    assert forecast(facts, at, 3 * HOUR).level is level
+
+
 def test_plugging_is_not_advised_where_it_does_not_help() -> None:
     end = NOW + HOUR
     found = forecast(
@@ -84,7 +123,7 @@ def test_the_earliest_end_counts_and_what_is_urgent_comes_with_advice(
 ) -> None:
     session, certificate, crl, voms = ends
     attributes = [Attributes("/mice", voms, NO_VOMS if problem else None)]
-    found = forecast(Facts(session, renews, certificate, crl, None, attributes), NOW, 3 * HOUR)
+    found = forecast(Facts(session, renews, False, None, certificate, crl, None, attributes), NOW, 3 * HOUR)
     assert found.not_after == min((end for end in ends if end is not None), default=None)
     assert found.level is Level.OK or found.advice
     if session is None or session <= NOW or voms is None or voms <= NOW:

@@ -46,6 +46,8 @@ def command(config_path: Path, name: str | None, ask_password: bool) -> None:
     click.echo(f"session for {printable(session.identity)} until {session.not_after:%Y-%m-%d %H:%M:%S} UTC")
     if config.agent.on_removal is policy.OnRemoval.KEEP:
         click.echo("the dongle may be unplugged now; while it stays in, the session is renewed by itself")
+    else:
+        click.echo("leave the dongle in: the session ends when it is pulled, and is renewed by itself until then")
 
 
 def _choose(status: AgentStatus, name: str | None) -> IdentityStatus:

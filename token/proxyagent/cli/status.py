@@ -29,7 +29,8 @@ def command(config_path: Path, as_json: bool) -> int:
       proxyagent status --json
     """
     config = policy.load(config_path)
-    seconds = len(config.identity) * config.agent.module_timeout_seconds + TIMEOUT_SECONDS
+    # For each, another's turn before ours.
+    seconds = 2 * len(config.identity) * config.agent.module_timeout_seconds + TIMEOUT_SECONDS
     found = agent_status(config.agent.socket, timeout_seconds=seconds)
     if as_json:
         click.echo(json.dumps({"level": found.level, **found.model_dump(mode="json")}, indent=2))
@@ -58,7 +59,8 @@ def _identity_lines(identity: IdentityStatus, now: datetime) -> Iterator[str]:
     if session is None:
         yield "session: none"
     else:
-        consequence = "" if dongle.logged_in else f"; it {NOT_RENEWED}"
+        renewed = dongle.logged_in or identity.unattended == "ready"
+        consequence = "" if renewed else f"; it {NOT_RENEWED}"
         yield f"session: {session.identity} until {session.not_after:%Y-%m-%d %H:%M:%S} UTC{consequence}"
     if dongle.present:
         yield f"dongle: {dongle.label} (serial {dongle.serial}), PIN {dongle.pin_state}" + (
