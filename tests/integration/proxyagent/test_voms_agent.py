@@ -2,7 +2,9 @@
 
 import base64
 import os
+import socket
 import subprocess
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -15,6 +17,7 @@ from mover.sandbox.agent import Agent
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.process import ServerProcess
 from mover.sandbox.voms import VomsServer
+from proxyagent import policy
 from proxyagent.chain import certificates_from_pem
 from proxyagent.client import obtain_proxy
 from proxyagent.connection import ask
@@ -27,8 +30,10 @@ from proxyagent.messages import (
     WantedAttributes,
     parse_answer,
 )
+from proxyagent.protocol import Message
 from proxyagent.proxy import Language, ProxyInfo, proxy_info
 from proxyagent.request import make_request, new_key
+from proxyagent.voms.service import VomsFetcher
 from tests.integration.proxyagent.conftest import AgentMaker, robot_status
 from tests.integration.proxyagent.test_module import wait_until
 from tests.integration.voms_server import need_voms_server
@@ -187,3 +192,49 @@ def test_nobody_else_fetches(start_agent: AgentMaker, voms: VomsServer) -> None:
     ):
         with pytest.raises(DeniedError, match="may not deliver VOMS attributes"):
             ask(agent.socket, request.model_dump(), None, SECONDS)
+
+
+def silent_voms(agent_directory: Path) -> str:
+    """A configuration whose only VOMS server has nobody at its port."""
+    uid = os.geteuid()
+    (agent_directory / "vomses").mkdir()
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        (agent_directory / "vomses" / "mice").write_text(
+            f'"mice" "localhost" "{free.getsockname()[1]}" "/C=UK/CN=voms" "mice"\n'
+        )
+    sections = f'[voms]\nuid = {uid}\nvomses = "{agent_directory / "vomses"}"\n'
+    for role in ("production", "reco", "user"):
+        sections += f'[[profile]]\nname = "{role}"\nidentity = "robot"\nfqans = ["/mice/Role={role}"]\nuids = [{uid}]\n'
+    return sections
+
+
+def test_a_fetcher_tells_that_it_lives_before_every_server_that_may_not_answer(
+    start_agent: AgentMaker, tmp_path: Path
+) -> None:
+    agent = start_agent(profiles=silent_voms(tmp_path))
+    config = policy.load(agent.config)
+    assert config.voms is not None
+    beats: list[int] = []
+    assert VomsFetcher(config, config.voms).serve_once(lambda: beats.append(1)) == 3
+    assert len(beats) == 3
+    assert [each.problem is not None for each in robot_status(agent).attributes] == [True] * 3
+
+
+def test_whoever_waits_is_answered_when_the_agent_stops(start_agent: AgentMaker, tmp_path: Path) -> None:
+    agent = start_agent(profiles=silent_voms(tmp_path), unlock=False)
+    answers: list[Message] = []
+    waiting = threading.Thread(
+        target=lambda: answers.append(ask(agent.socket, VomsWaitRequest().model_dump(), None, SECONDS))
+    )
+    waiting.start()
+    wait_until(lambda: connections(agent) == 1)
+    agent.halt()
+    waiting.join(SECONDS)
+    assert [answer["wants"] for answer in answers] == [[]]
+
+
+def connections(agent: Agent) -> int:
+    """How many clients are connected, as the kernel knows."""
+    lines = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+    return sum(1 for line in lines if line[-1] == str(agent.socket) and line[5] == "03")  # SS_CONNECTED

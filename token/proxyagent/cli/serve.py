@@ -1,5 +1,6 @@
 """`proxyagent serve`: the agent itself."""
 
+import contextlib
 import logging
 from pathlib import Path
 
@@ -29,17 +30,17 @@ def command(config_path: Path) -> None:
     memory_locked = lock_memory()
     log_to_stderr()
     clock = SystemClock()
-    audit = AuditLog(config.agent.state_directory, now=clock.now, on_head=_tell_head)
-    agent = Agent(config, clock, audit)
-    handler = Handler(config, agent, clock, audit, memory_locked=memory_locked)
-    try:
+    with contextlib.ExitStack() as stack:  # whatever fails at the end, the rest is done
+        audit = AuditLog(config.agent.state_directory, now=clock.now, on_head=_tell_head)
+        stack.callback(audit.close)
+        agent = Agent(config, clock, audit)
+        handler = Handler(config, agent, clock, audit, memory_locked=memory_locked)
+        stack.callback(audit.record, "stopped")
+        stack.callback(agent.close)
         audit.record("started")
         agent.start()
-        Server(config.agent, handler, audit).run(lambda: click.echo(f"proxyagent listens on {config.agent.socket}"))
-    finally:
-        agent.close()
-        audit.record("stopped")
-        audit.close()
+        server = Server(config.agent, handler, audit)
+        server.run(lambda: click.echo(f"proxyagent listens on {config.agent.socket}"), agent.attributes.close)
 
 
 def _tell_head(sequence: int, digest: str) -> None:

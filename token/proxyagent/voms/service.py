@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from proxyagent.client import ClientProxy
 from proxyagent.connection import ask
-from proxyagent.errors import ProxyAgentError, VomsError
+from proxyagent.errors import NoSessionError, ProxyAgentError, VomsError
 from proxyagent.messages import (
     IssueAnswer,
     VomsDeliverAnswer,
@@ -44,12 +44,15 @@ class VomsFetcher:
         self._voms = voms
 
     def run(self, alive: Callable[[], object]) -> NoReturn:
-        """Ask the agent what it wants, fetch it, hand it over; again and again. `alive` is called every time."""
+        """Ask the agent what it wants, fetch it, hand it over; again and again.
+
+        `alive` is called at least every three minutes: an agent or servers that do not answer take one each.
+        """
         told = ""
         while True:
             alive()
             try:
-                self.serve_once()
+                self.serve_once(alive)
                 told = ""
             except ProxyAgentError as error:
                 if error.message != told:
@@ -57,17 +60,20 @@ class VomsFetcher:
                     told = error.message
                 time.sleep(_PAUSE_SECONDS * (1 + random.random()))  # noqa: S311 - not a secret
 
-    def serve_once(self) -> int:
+    def serve_once(self, alive: Callable[[], object]) -> int:
         """Wait for what is wanted, some seconds at most, and fetch it; how many were wanted.
+
+        `alive` is called before each.
 
         Raises:
             ProxyAgentError: the agent is not there, or does not take us for its fetcher.
         """
         answer = parse_answer(VomsWaitAnswer, self._ask(VomsWaitRequest().model_dump()))
         for want in answer.wants:
+            alive()
             try:
                 self._serve(want, answer.lifetime_seconds)
-            except VomsError as error:
+            except (NoSessionError, VomsError) as error:
                 _log.warning("%s: the agent refused what came: %s (%s)", want.vo, error.message, error.hint)
         return len(answer.wants)
 
