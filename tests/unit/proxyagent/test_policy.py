@@ -122,7 +122,17 @@ def test_the_unit_only_narrows(tmp_path: Path) -> None:
         ("uids = [1000]", "uids = [4294967295]", "profile.0.uids", "correct"),
         ('"reco"', '"mover"', "two profiles of one name", "correct"),
         ('"reco"', '"a b"', "profile.1.name", "correct"),
-        ("max_lifetime_seconds = 600", "max_lifetime_seconds = 1e9", "max_lifetime_seconds", "correct"),
+        ("max_lifetime_seconds = 600", "max_lifetime_seconds = 600.0", "max_lifetime_seconds", "correct"),
+        ("max_lifetime_seconds = 600", "max_lifetime_seconds = 86401", "max_lifetime_seconds", "correct"),
+        ("max_lifetime_seconds = 600", "max_lifetime_seconds = 59", "max_lifetime_seconds", "correct"),
+        ("path_length = 0", "path_length = 17", "profile.1.path_length", "correct"),
+        ("path_length = 0", "path_length = -1", "profile.1.path_length", "correct"),
+        ("[voms]", "session_lifetime_seconds = 604801\n[voms]", "agent.session_lifetime_seconds", "correct"),
+        ("[voms]", "module_timeout_seconds = 0\n[voms]", "agent.module_timeout_seconds", "correct"),
+        ("[voms]", "module_timeout_seconds = inf\n[voms]", "agent.module_timeout_seconds", "correct"),
+        ("[voms]", "max_connections = 257\n[voms]", "agent.max_connections", "correct"),
+        ("[voms]", "modules = []\n[voms]", "agent.modules", "correct"),
+        ("uid = 992", "uid = 992\nlifetime_seconds = 599", "voms.lifetime_seconds", "correct"),
         ("[agent]", "[agent", "is not TOML", "correct"),
     ],
 )
@@ -131,6 +141,11 @@ def test_refusals_name_the_key_and_the_remedy(tmp_path: Path, old: str, new: str
     with pytest.raises(ConfigError, match=message) as caught:
         read(tmp_path, GOOD.replace(old, new))
     assert hint in caught.value.hint
+
+
+def test_a_file_without_end_is_not_read_to_its_end() -> None:
+    with pytest.raises(ConfigError, match="too long for a configuration"):
+        load(Path("/dev/zero"))
 
 
 def test_a_pin_in_the_uri_is_refused_with_its_own_remedy(tmp_path: Path) -> None:
