@@ -1,5 +1,6 @@
 """Reading the PIN from standard inputs that are none."""
 
+import os
 import subprocess
 import sys
 
@@ -14,6 +15,16 @@ try:
 except PinNotSentError as error:
     print(error.message, error.hint, sep="; ")
 """
+
+
+def test_nobody_waits_for_ever() -> None:
+    reader, writer = os.pipe()
+    with os.fdopen(reader), os.fdopen(writer, "w") as silent:
+        script = SCRIPT.replace("timeout_seconds=10", "timeout_seconds=0.1")
+        command = [sys.executable, "-P", "-c", script]
+        said = subprocess.run(command, stdin=reader, capture_output=True, check=True, timeout=SECONDS, text=True).stdout
+        assert not silent.closed
+    assert said.startswith("nobody entered the PIN in time; ")
 
 
 def read(redirection: str, text: str = "") -> str:
