@@ -4,6 +4,7 @@ import ctypes
 import mmap
 import os
 import resource
+import sys
 
 from proxyagent.errors import ProxyAgentError
 
@@ -40,6 +41,9 @@ def open_standard_streams() -> None:
         except OSError:
             os.open(os.devnull, os.O_RDWR)  # gets the lowest number that is free: this one
             os.set_inheritable(descriptor, True)
+    # Python has put None in place of those that were closed.
+    sys.stdout = sys.stdout or os.fdopen(1, "w", closefd=False)
+    sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
 def lock_memory() -> bool:

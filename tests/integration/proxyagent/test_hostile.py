@@ -228,6 +228,19 @@ def test_the_exit_code_is_told_even_if_no_word_can_be(agent: Agent) -> None:
     assert (shown.stdout, shown.stderr) == ("4\n", "")
 
 
+def test_an_agent_serves_without_standard_streams(start_agent: AgentMaker) -> None:
+    agent = start_agent(unlock=False)
+    agent.halt()
+    command = ["bash", "-c", 'exec "$@" <&- >&- 2>&-', "bash", *agent.command("serve")]
+    with subprocess.Popen(command) as server:
+        try:
+            wait_until(lambda: agent.socket.exists() or server.poll() is not None)
+            assert robot_status(agent).session is None
+        finally:
+            server.terminate()
+    assert server.returncode == 0
+
+
 def test_a_command_gets_the_signals_of_any_shell(agent: Agent) -> None:
     done = in_shell(agent, '"$@" exec -- sh -c "yes | head -1"')
     assert (done.stdout, done.stderr) == ("y\n", "")
