@@ -69,26 +69,26 @@ class Agent:
         Raises:
             RequestError: the request is not acceptable.
             VomsError: the profile has FQANs, and there is no attribute certificate for them.
-            ProxyAgentError: as `identity.Identity.issue`.
+            ProxyAgentError: as `issuer.Issuer.issue`.
         """
         public_key = check_request(request_pem)
         identity = self.identities[self._config.identity_of(profile)]
         info = ProxyInfo(Language.LIMITED if profile.limited else Language.INHERIT_ALL, profile.path_length)
         lifetime = timedelta(seconds=min(lifetime_seconds, profile.max_lifetime_seconds))
         if profile.vo is None:
-            return identity.issue(public_key, info, lifetime)
-        identity.usable_session()  # without one, waiting would be in vain
+            return identity.issuer.issue(public_key, info, lifetime)
+        identity.issuer.usable_session()  # without one, waiting would be in vain
         want = Want(identity.name, profile.vo, profile.fqans)
         certificate = self.attributes.get(want, wait_seconds=_WAIT_FOR_ATTRIBUTES_SECONDS)
         lifetime = min(lifetime, certificate.not_after - self._clock.now())
-        return identity.issue(public_key, info, lifetime, (ac_extension((certificate.der,)),))
+        return identity.issuer.issue(public_key, info, lifetime, (ac_extension((certificate.der,)),))
 
     def issue_for_voms(self, name: str, request_pem: str) -> tuple[x509.Certificate, ...]:
         """A short, limited proxy with which attribute certificates of an identity are fetched.
 
         Raises: as `issue`.
         """
-        return self.identity(name).issue(check_request(request_pem), _VOMS_PROXY, _VOMS_PROXY_LIFETIME)
+        return self.identity(name).issuer.issue(check_request(request_pem), _VOMS_PROXY, _VOMS_PROXY_LIFETIME)
 
     def deliver(self, want: Want, der: bytes) -> None:
         """Take an attribute certificate, if it is what was wanted: it came from a process with a network.
@@ -100,7 +100,7 @@ class Agent:
         voms = self._config.voms
         if voms is None or want not in self.attributes.wants:
             raise VomsError("nobody wants this attribute certificate", hint="restart `proxyagent voms`")
-        session = self.identity(want.identity).usable_session()
+        session = self.identity(want.identity).issuer.usable_session()
         certificate = check_ac(
             der,
             holder=session.certificate,
@@ -112,7 +112,7 @@ class Agent:
             check_crls=self._config.trust.crls == "require",
         )
         self.attributes.deliver(want, certificate)
-        if not self.identity(want.identity).is_of(session.certificate):
+        if not self.identity(want.identity).issuer.is_of(session.certificate):
             self.attributes.forget(want.identity)  # changed meanwhile: whoever did it may have looked before us
             raise NoSessionError("the session changed meanwhile", hint="fetch the attributes anew")
         until = certificate.not_after.isoformat()
@@ -162,7 +162,7 @@ class Agent:
             self.attributes.refetch()
 
     def _has_session(self, name: str) -> bool:
-        return self.identities[name].session is not None
+        return self.identities[name].issuer.session is not None
 
     def _watcher(self, name: str) -> Callable[[Session | None, Session | None], None]:
         def watch(before: Session | None, after: Session | None) -> None:

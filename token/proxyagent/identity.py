@@ -1,14 +1,11 @@
-"""One robot: its dongle, its session proxy, and what keeps them going. Knows nothing of sockets."""
+"""One robot: its dongle, and what keeps its session going. Knows nothing of sockets."""
 
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Literal
-
-from cryptography import x509
-from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxyagent.audit import AuditLog
 from proxyagent.chain import check_links
@@ -18,29 +15,25 @@ from proxyagent.errors import (
     ChainError,
     ModuleError,
     NoDongleError,
-    NoSessionError,
     ProxyAgentError,
     WrongDongleError,
 )
 from proxyagent.hsm import DongleState, Helper
+from proxyagent.issuer import Issuer
 from proxyagent.login import WRONG_DONGLE_HINT, Login
 from proxyagent.messages import NOT_RENEWED
 from proxyagent.pin import Secret
 from proxyagent.policy import Config, IdentitySection, OnRemoval
-from proxyagent.proxy import ProxyInfo, issue_proxy
 from proxyagent.request import new_key
 from proxyagent.session import Session
-from proxyagent.trust import Trust
 
 _log = logging.getLogger(__name__)
-_MIN_LEFT = timedelta(seconds=30)
 _FIRST_RETRY_SECONDS = 15.0
 _LONGEST_RETRY_SECONDS = 300.0
-_UNLOCK_HINT = "plug the dongle in and run `proxyagent renew`"
 
 
 class Identity:
-    """Holds one identity's session. Its methods may be called from several threads."""
+    """One identity. Its methods may be called from several threads."""
 
     def __init__(
         self,
@@ -50,12 +43,11 @@ class Identity:
         audit: AuditLog,
         on_session: Callable[[Session | None, Session | None], None],
     ) -> None:
-        """`on_session` is told the old and the new session whenever it changes."""
+        """`on_session` is as in `issuer.Issuer`."""
         self.name = section.name
         self._agent = config.agent
         self._clock = clock
         self._audit = audit
-        self._on_session = on_session
         self._helper = Helper(
             section.module,
             section.uri,
@@ -63,10 +55,9 @@ class Identity:
             allowed_modules=config.agent.modules,
         )
         self.login = Login(section, config.agent, self._helper, clock, audit)
-        self._trust = Trust(config.trust, clock, self._report_trust)
+        self.issuer = Issuer(section.name, config.trust, clock, audit, on_session)
         self._unattended = section.pin_credential is not None
         self._turn = threading.Lock()
-        self._session: Session | None = None
         self._subject = section.subject
         self._closed = False
         self._retry_boot_seconds = 0.0
@@ -103,14 +94,6 @@ class Identity:
             return "ready" if self.login.waiting() is None else "waits"
         except ProxyAgentError:
             return "waits"  # the record of attempts is unreadable: the tick says so
-
-    @property
-    def session(self) -> Session | None:
-        """The session, unless it has ended, or has not begun by a clock that was set back."""
-        session = self._session
-        if session is None or session.left(self._clock) <= timedelta(0) or not session.has_begun(self._clock):
-            return None
-        return session
 
     def look(self) -> DongleState:
         """The state of the dongle; as of the last look while somebody is logging in.
@@ -150,63 +133,6 @@ class Identity:
             self._retry_boot_seconds = 0.0
             return waited
 
-    def issue(
-        self,
-        public_key: rsa.RSAPublicKey,
-        info: ProxyInfo,
-        lifetime: timedelta,
-        extensions: Sequence[x509.UnrecognizedExtension] = (),
-    ) -> tuple[x509.Certificate, ...]:
-        """A client proxy for a public key, with its chain down to the end-entity certificate.
-
-        It ends with the session, if that is earlier.
-
-        Raises:
-            NoSessionError: there is no session, or it ends within half a minute.
-            ChainError: the certificate is not to be trusted now; see `trust.Trust.check`.
-        """
-        session = self.usable_session()
-        self._trust.check(session.certificate)
-        leaf = issue_proxy(
-            session.chain[0],
-            session.key,
-            public_key,
-            info=info,
-            lifetime=min(lifetime, session.left(self._clock)),
-            now=self._clock.now(),
-            extensions=extensions,
-        )
-        return (leaf, *session.chain)
-
-    def usable_session(self) -> Session:
-        """The session, if it lasts for half a minute more.
-
-        Raises:
-            NoSessionError: it does not.
-        """
-        session = self._session
-        if session is None:
-            raise NoSessionError("the agent has no session", hint=_UNLOCK_HINT)
-        if session.left(self._clock) < _MIN_LEFT:
-            raise NoSessionError(f"the session ended at {session.not_after:%Y-%m-%d %H:%M} UTC", hint=_UNLOCK_HINT)
-        if not session.has_begun(self._clock):
-            raise NoSessionError("the session has not begun, by a clock that was set back", hint=_UNLOCK_HINT)
-        return session
-
-    def is_of(self, certificate: x509.Certificate) -> bool:
-        """Whether there is a session below this end-entity certificate."""
-        session = self._session
-        return session is not None and session.certificate == certificate
-
-    def trusted_until(self) -> datetime | None:
-        """Until when the CRLs vouch for the certificate; None if nobody asked them.
-
-        Raises:
-            ChainError: they do not; see `trust.Trust.check`.
-        """
-        session = self._session
-        return self._trust.check(session.certificate) if session is not None else None
-
     def tick(self) -> None:
         """Go on without a person: see what was plugged or pulled, log in if the PIN is sealed, renew ahead.
 
@@ -214,14 +140,14 @@ class Identity:
         the dongle was away meanwhile. Somebody who is logging in is not disturbed.
         """
         with contextlib.suppress(ChainError):
-            self.trusted_until()  # a new problem is reported at once
+            self.issuer.trusted_until()  # a new problem is reported at once
         with contextlib.suppress(BusyError), self._taking_turn():
             self._go_on(waits=self._clock.boot_seconds() < self._retry_boot_seconds)
 
     def close(self) -> None:
         """Forget the session and stop the helper, for good."""
         self._closed = True
-        self._session = None
+        self.issuer.change(None)
         self._helper.close()
 
     def _go_on(self, *, waits: bool) -> None:
@@ -245,7 +171,7 @@ class Identity:
     def _renew(self) -> None:
         if not self.logged_in and not self.login.unattended(self._subject):
             return
-        session = self.session
+        session = self.issuer.session
         if session is None or session.is_due(self._clock):
             self._new_session()
 
@@ -261,8 +187,7 @@ class Identity:
         return state
 
     def _removed(self, kind: str) -> None:
-        if self._agent.on_removal is OnRemoval.WIPE and self._session is not None:
-            self._change_session(None)
+        if self._agent.on_removal is OnRemoval.WIPE and self.issuer.change(None):
             self._audit.record("session-wiped", identity=self.name, error=kind)
             _log.warning("%s: the dongle was removed, and the session with it", self.name)
 
@@ -294,7 +219,7 @@ class Identity:
             )
         # From now on, and when it has ended, another robot's dongle that the URI fits as well is asked for nothing.
         self._subject = session.identity
-        self._change_session(session)
+        self.issuer.change(session)
         self._note(None)
         self._audit.record(
             "session",
@@ -306,19 +231,8 @@ class Identity:
         _log.info("%s: session for %s until %s", self.name, session.identity, session.not_after.isoformat())
         return session
 
-    def _change_session(self, session: Session | None) -> None:
-        before, self._session = self._session, session
-        self._on_session(before, session)
-
-    def _report_trust(self, problem: ProxyAgentError | None) -> None:
-        if problem is None:
-            _log.info("%s: the certificate is trusted again", self.name)
-        else:
-            _log.error("%s: no proxies are issued: %s (%s)", self.name, problem.message, problem.hint)
-        self._audit.record("trust", identity=self.name, error=problem.kind if problem else None)
-
     def _with_consequence(self, error: ProxyAgentError) -> ProxyAgentError:
-        session = self.session
+        session = self.issuer.session
         if session is None or self.logged_in or self.unattended == "ready":
             return error
         text = f"the session stays until {session.not_after:%Y-%m-%d %H:%M:%S} UTC, but {NOT_RENEWED}"

@@ -13,10 +13,10 @@ from proxyagent.policy import Config
 def identity_status(identity: Identity, agent: Agent, config: Config, clock: Clock) -> IdentityStatus:
     """What is known of an identity now, with the forecast."""
     dongle = _dongle(identity)
-    session = identity.session
+    session = identity.issuer.session
     trust_problem, crl_next_update = None, None
     try:
-        crl_next_update = identity.trusted_until()
+        crl_next_update = identity.issuer.trusted_until()
     except ChainError as error:
         trust_problem = error
     states = agent.attribute_states(identity.name)

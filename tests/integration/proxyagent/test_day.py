@@ -53,7 +53,7 @@ class Day:
 
     def serve_voms(self) -> None:
         for want in self.agent.attributes.take_due(wait_seconds=0):
-            session = self.identity.usable_session()
+            session = self.identity.issuer.usable_session()
             der = self.voms.make(
                 holder=session.certificate,
                 fqans=want.fqans,
@@ -106,7 +106,7 @@ def test_a_day_renews_everything_on_time(day: Day, own_authority: CertificateAut
     def look() -> None:
         status = day.status
         levels.add(status.level)
-        session = day.identity.usable_session()
+        session = day.identity.issuer.usable_session()
         sessions.add(session.chain[0].serial_number)
         # Never close to its end: the next one comes at six tenths of its life at the latest.
         assert session.left(day.clock) >= SESSION * 0.4 - 2 * MINUTE
@@ -128,7 +128,7 @@ def test_a_day_renews_everything_on_time(day: Day, own_authority: CertificateAut
 def test_a_pulled_dongle_lets_the_session_end_and_says_so_in_time(day: Day, tmp_path: Path) -> None:
     (tmp_path / "dongle" / "tokens").rename(tmp_path / "dongle" / "away")
     (tmp_path / "dongle" / "tokens").mkdir()
-    end = day.identity.usable_session().not_after
+    end = day.identity.issuer.usable_session().not_after
     seen = []
     day.pass_time(SESSION - MINUTE, lambda: seen.append(day.status.level))
     assert seen == sorted(seen, key=list(Level).index)
@@ -163,7 +163,7 @@ def test_an_expired_crl_fails_closed_until_there_is_a_new_one(day: Day, own_auth
 
 
 def test_a_revoked_certificate_issues_nothing(day: Day, own_authority: CertificateAuthority) -> None:
-    own_authority.revoke(day.identity.usable_session().certificate.serial_number)
+    own_authority.revoke(day.identity.issuer.usable_session().certificate.serial_number)
     day.pass_time(2 * MINUTE)
     with pytest.raises(RevokedError):
         day.issue()
@@ -198,7 +198,7 @@ def test_a_silent_voms_server_shows_before_its_attributes_end(day: Day) -> None:
 def test_a_step_of_the_clock_is_noticed_and_survived(day: Day, step: timedelta) -> None:
     day.clock.step(step)
     day.pass_time(10 * MINUTE)
-    session = day.identity.usable_session()
+    session = day.identity.issuer.usable_session()
     assert timedelta(0) < session.left(day.clock) <= SESSION
     assert session.left(day.clock) == pytest.approx(SESSION, abs=SESSION * 0.6)
     assert "clock-step" in "".join(file.read_text() for file in day.config.agent.state_directory.glob("audit-*.jsonl"))

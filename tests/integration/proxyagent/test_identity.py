@@ -136,7 +136,7 @@ def test_a_pulled_dongle_is_noticed_while_the_next_try_to_log_in_waits(
         robot.tick(5 * MINUTE)
     assert isinstance(robot.identity.problem, PinNotSentError)
     assert not robot.identity.logged_in
-    session = robot.identity.usable_session()
+    session = robot.identity.issuer.usable_session()
     shim.set("removed")
     robot.tick()
     with pytest.raises(NoSessionError):
@@ -170,7 +170,7 @@ def test_a_dongle_that_was_away_between_two_looks_was_removed(
     shim.set("replugged")
     robot.tick()
     assert not robot.identity.logged_in
-    assert (robot.identity.session is None) == (on_removal == "wipe")
+    assert (robot.identity.issuer.session is None) == (on_removal == "wipe")
     assert ("session-wiped" in robot.audited) == (on_removal == "wipe")
 
 
@@ -182,7 +182,7 @@ def test_another_robots_dongle_is_asked_for_nothing_when_the_session_has_ended(
     other = same_label(robot.dongle, authority, "Robot - somebody else")
     exchange(robot.dongle, other)
     robot.tick(3 * HOUR)  # SoftHSM answers with an error before it sees the exchange
-    assert robot.identity.session is None
+    assert robot.identity.issuer.session is None
     logins = shim.logins
     with pytest.raises(WrongDongleError, match="somebody else, not of") as caught:
         robot.unlock(other)
@@ -199,7 +199,7 @@ def test_a_dongle_that_hides_whose_it_is_until_it_signs_makes_no_session(
     store_certificate(robot.dongle, stale.public_bytes(Encoding.DER), identifier=b"old")
     with pytest.raises(WrongDongleError, match=r"signs as /C=UK/O=Sandbox/CN=Robot - sandbox mover, not as .*another"):
         robot.unlock()
-    assert robot.identity.session is None
+    assert robot.identity.issuer.session is None
     assert not robot.identity.logged_in
 
 
@@ -210,10 +210,10 @@ def test_a_session_that_is_still_to_come_is_made_anew_or_told(make_robot: RobotM
     robot.clock.step(-HOUR)
     with pytest.raises(NoSessionError, match="set back"):
         robot.issue()
-    assert robot.identity.session is None
+    assert robot.identity.issuer.session is None
     robot.tick()
     robot.issue()
-    assert robot.identity.session is not None
+    assert robot.identity.issuer.session is not None
 
 
 def test_attributes_that_come_when_the_session_is_wiped_are_not_kept(
@@ -229,7 +229,7 @@ def test_attributes_that_come_when_the_session_is_wiped_are_not_kept(
     robot.clock.hook = lambda: robot.agent.tick(robot.identity)
     with pytest.raises(NoSessionError, match="changed meanwhile"):
         robot.agent.deliver(want, der)
-    assert robot.identity.session is None
+    assert robot.identity.issuer.session is None
     with pytest.raises(VomsError, match="yet"):
         robot.agent.attributes.get(want, wait_seconds=0)
 

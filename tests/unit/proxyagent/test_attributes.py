@@ -64,6 +64,43 @@ def test_failures_are_tried_again_ever_more_rarely_but_for_ever(store: Attribute
     assert pauses[-1] == max(pauses) == 600
 
 
+def test_a_success_ends_the_failures(store: AttributeStore, clock: MovableClock) -> None:
+    for _ in range(4):
+        store.failed(WANT, VomsError("down", hint="wait"))
+    store.deliver(WANT, granted(clock, HOUR))
+    (state,) = store.states("mover")
+    assert state.problem is None
+    store.failed(WANT, VomsError("down", hint="wait"))
+    clock.advance(timedelta(seconds=10))
+    assert store.take_due(wait_seconds=0) == (WANT,)
+
+
+def test_whoever_asks_wakes_a_fetcher_that_has_not_noticed_that_time_passed(
+    store: AttributeStore, clock: MovableClock
+) -> None:
+    store.deliver(WANT, granted(clock, HOUR))
+    found: list[tuple[Want, ...]] = []
+    fetching = threading.Thread(target=lambda: found.append(store.take_due(wait_seconds=3600)), daemon=True)
+    fetching.start()
+    clock.advance(HOUR)
+    asking = threading.Thread(target=lambda: store.get(WANT, wait_seconds=3600), daemon=True)
+    asking.start()
+    fetching.join(30)
+    assert found == [(WANT,)]
+    store.deliver(WANT, granted(clock, HOUR))
+    asking.join(30)
+    assert not asking.is_alive()
+
+
+def test_one_that_is_about_to_end_is_not_handed_out(store: AttributeStore, clock: MovableClock) -> None:
+    store.deliver(WANT, granted(clock, HOUR))
+    clock.advance(HOUR - timedelta(seconds=61))
+    assert store.get(WANT, wait_seconds=0)
+    clock.advance(timedelta(seconds=1))
+    with pytest.raises(VomsError):
+        store.get(WANT, wait_seconds=0)
+
+
 def test_a_failure_is_told_at_once_unless_an_earlier_one_still_holds(
     store: AttributeStore, clock: MovableClock
 ) -> None:

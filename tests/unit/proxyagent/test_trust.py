@@ -1,4 +1,4 @@
-"""Whether the certificate is trusted: what is looked at how often, what is told once, and what ends between two looks."""
+"""Whether the certificate is trusted: what is looked at how often, what is told once, what ends between two looks."""
 
 from collections.abc import Callable
 from datetime import timedelta
