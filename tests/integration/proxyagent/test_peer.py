@@ -4,6 +4,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -52,15 +53,16 @@ Connect = Callable[..., tuple[socket.socket, Peer]]
 
 
 @pytest.fixture
-def listener(tmp_path: Path) -> Iterator[socket.socket]:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as found:
-        found.bind(str(tmp_path / "s"))
-        (tmp_path / "s").chmod(0o666)
-        for directory in (tmp_path, *tmp_path.parents):
-            if directory.stat().st_uid == os.getuid() and directory != Path("/tmp"):  # noqa: S108
-                directory.chmod(directory.stat().st_mode | 0o011)
-            if directory.parent == Path("/tmp"):  # noqa: S108
-                break
+def listener() -> Iterator[socket.socket]:
+    """Listens where every user can connect: in no directory of pytest's, which it keeps closed."""
+    with (
+        tempfile.TemporaryDirectory(prefix="peer-") as directory,
+        socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as found,
+    ):
+        path = Path(directory) / "s"
+        found.bind(str(path))
+        path.chmod(0o666)
+        path.parent.chmod(0o755)
         found.listen()
         found.settimeout(SECONDS)
         yield found
