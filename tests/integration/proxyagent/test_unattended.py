@@ -150,3 +150,18 @@ def test_a_credential_on_a_disk_is_refused(
     wait_until(lambda: "cannot go on without a person" in agent.log)
     assert shim.logins == 0
     assert not logged_in(agent)
+
+
+def test_a_persons_wrong_pin_does_not_end_the_renewals_of_a_robot(
+    start_agent: AgentMaker, seal: Sealer, dongle: Dongle
+) -> None:
+    seal(dongle.pin)
+    agent = start_agent(identity=SEALED, unlock=False)
+    wait_until(lambda: logged_in(agent))
+    refused = subprocess.run(
+        agent.command("renew"), input="000000000\n", capture_output=True, check=False, timeout=SECONDS, text=True
+    )
+    shown = subprocess.run(agent.command("status"), capture_output=True, check=False, timeout=SECONDS, text=True)
+    assert refused.returncode == 10
+    assert "will not be renewed" not in refused.stderr + shown.stdout
+    wait_until(lambda: robot_status(agent).dongle.logged_in)
