@@ -103,31 +103,36 @@ class HelperProcess:
             return self._process, self._socket
         self._kill()
         module = check_module(self._module, self._allowed_modules)
-        ours, theirs = socket.socketpair()
-        command = [sys.executable, "-I", "-B", "-m", "proxyagent.hsm_helper"]
-        command += ["--fd", str(theirs.fileno()), "--module", str(module), "--uri", str(self._uri)]
         try:
-            # A session of its own: Ctrl-C is for the agent, which then ends the helper in order.
-            self._process = subprocess.Popen(
-                command + (["--setup"] if self._setup else []),
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                pass_fds=(theirs.fileno(),),
-                env=environment_for_module(os.environ),
-                cwd="/",
-                umask=0o077,
-                start_new_session=True,
-            )
+            self._process, self._socket = self._start(module)
         except OSError as error:
-            ours.close()
             raise ModuleError(
                 f"cannot start a process for the PKCS#11 module: {error.strerror}",
                 hint="see whether the agent has run out of processes, memory or open files",
             ) from error
-        finally:
-            theirs.close()
-        self._socket = ours
-        return self._process, ours
+        return self._process, self._socket
+
+    def _start(self, module: Path) -> tuple[subprocess.Popen[bytes], socket.socket]:
+        ours, theirs = socket.socketpair()
+        command = [sys.executable, "-I", "-B", "-m", "proxyagent.hsm_helper"]
+        command += ["--fd", str(theirs.fileno()), "--module", str(module), "--uri", str(self._uri)]
+        with theirs:
+            try:
+                # A session of its own: Ctrl-C is for the agent, which then ends the helper in order.
+                process = subprocess.Popen(
+                    command + (["--setup"] if self._setup else []),
+                    stdin=subprocess.DEVNULL,
+                    stdout=subprocess.DEVNULL,
+                    pass_fds=(theirs.fileno(),),
+                    env=environment_for_module(os.environ),
+                    cwd="/",
+                    umask=0o077,
+                    start_new_session=True,
+                )
+            except OSError:
+                ours.close()
+                raise
+        return process, ours
 
     def _crashed(self, process: subprocess.Popen[bytes]) -> ModuleCrashedError:
         with contextlib.suppress(subprocess.TimeoutExpired):

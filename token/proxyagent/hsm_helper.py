@@ -47,6 +47,7 @@ def main() -> None:
     parser.add_argument("--setup", action="store_true", help="offer the verbs that change the dongle, too")
     options = parser.parse_args()
     connection = socket.socket(fileno=options.fd)
+    _keep_stderr_from_module()
     confined = confine()
     threading.Thread(target=_end_with_parent, args=(connection.fileno(),), daemon=True).start()
     server = Server(connection, options.module, options.uri, setup=options.setup, confined=confined)
@@ -54,6 +55,15 @@ def main() -> None:
         server.run()
     except PeerClosedError:
         sys.exit(0)
+
+
+def _keep_stderr_from_module() -> None:
+    """What a module says might be a PIN, or look like an entry of the agent's log: nobody hears it. Python may."""
+    ours = os.dup(2)  # not inherited by what it might start
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 2)
+    os.close(null)
+    sys.stderr = os.fdopen(ours, "w", buffering=1, errors="backslashreplace")
 
 
 def _end_with_parent(descriptor: int) -> None:

@@ -13,6 +13,7 @@
  *   pin_pad          the PIN that somebody types at the pin pad, if C_Login is given none
  *   no_sha256        CKM_SHA256_RSA_PKCS is not there
  *   babble           C_GetTokenInfo writes its content to every socket of the process
+ *   talk             C_GetTokenInfo writes this to standard output and standard error
  *   attack           C_GetTokenInfo tries what no module needs, and writes to "attacked" what came of it
  * The file FUNCTIONs has a byte for every call.
  */
@@ -81,6 +82,17 @@ static void babble(void)
 /* What the filter lets through by mistake must do no harm: most calls are made with arguments that make no sense. */
 static void attack(void);
 
+static void talk(void)
+{
+    char text[256];
+    FILE *file = control("talk", "r");
+    if (fgets(text, sizeof text, file)) {
+        dprintf(1, "%s\n", text);
+        dprintf(2, "%s\n", text);
+    }
+    fclose(file);
+}
+
 /* Counts a call; tells whether the answer is `*answer` whatever the real module says. */
 static int misbehaves(const char *function, CK_RV *answer)
 {
@@ -121,6 +133,8 @@ static CK_RV token_info(CK_SLOT_ID slot, CK_TOKEN_INFO *info)
         babble();
     if (is_set("attack", NULL))
         attack();
+    if (is_set("talk", NULL))
+        talk();
     if (misbehaves("token_info", &answer))
         return answer;
     if (is_set("removed", NULL))

@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -209,3 +210,26 @@ def test_a_module_that_is_not_there_is_named(start_agent: AgentMaker, dongle: Do
     done = renew(agent)
     assert done.returncode == 3
     assert "/nonexistent/module.so" in done.stderr
+
+
+def test_nobody_hears_what_a_module_prints(start_agent: AgentMaker, shim: Shim) -> None:
+    agent = start_agent()
+    shim.write("talk", "proxyagent.audit: audit head 1 of a module that tells the PIN")
+    assert robot_status(agent).dongle.present
+    agent.halt()
+    assert "tells the PIN" not in agent.log
+
+
+def test_no_descriptor_left_for_a_helper_is_told_in_words(agent: Agent) -> None:
+    (server,) = processes("proxyagent", agent)
+    (helper,) = agent_helper(agent)
+    soft, hard = resource.prlimit(server, resource.RLIMIT_NOFILE)
+    # One for the connection, one for what is looked at meanwhile, and none for a pair of sockets.
+    resource.prlimit(server, resource.RLIMIT_NOFILE, (len([*Path(f"/proc/{server}/fd").iterdir()]) + 1, hard))
+    os.kill(helper, signal.SIGKILL)
+    wait_until_none("proxyagent.hsm_helper", agent)
+    # The first look may still tell how the helper ended.
+    wait_until(lambda: "Too many open files" in (robot_status(agent).dongle.problem or ""))
+    resource.prlimit(server, resource.RLIMIT_NOFILE, (soft, hard))
+    assert "Traceback" not in agent.log
+    wait_until(lambda: robot_status(agent).dongle.present)
