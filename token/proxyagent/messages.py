@@ -174,9 +174,10 @@ class AgentStatus(_Message):
 
     @property
     def level(self) -> Level:
-        """The most urgent level of all identities."""
+        """The most urgent level of all identities; an audit log that is not written wants a person soon."""
         order = list(Level)
-        return max((each.level for each in self.identities), key=order.index, default=Level.OK)
+        levels = [each.level for each in self.identities]
+        return max([*levels, Level.SOON if self.audit_problem else Level.OK], key=order.index)
 
 
 class IssueAnswer(_Message):
