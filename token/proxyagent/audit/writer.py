@@ -14,6 +14,7 @@ from proxyagent.audit.walk import Damage, FileWalk
 from proxyagent.errors import AuditError
 
 _log = logging.getLogger(__name__)
+_NEW_NAME = "audit.new"
 _MAX_REASON_CHARACTERS = 512
 _LOOK_HINT = "run `proxyagent audit verify`"
 _SPACE_HINT = "free some space on the disk of the agent's state directory, or mend that disk"
@@ -110,7 +111,7 @@ class ChainWriter:
         """
         self.sync(self.head)
         try:
-            self._create()
+            self._create(self.head.sequence + 1)
         except OSError as error:
             raise AuditError(f"cannot begin a new audit file: {error.strerror}", hint=_SPACE_HINT) from error
         return self.head
@@ -131,7 +132,7 @@ class ChainWriter:
         if not files and (durable is None or durable == START):
             self.head = START
             write_head(self._directory, START)  # from now on a missing head file means something
-            self._create()
+            self._create(1)
             return
         if not files or durable is None:
             what = "all files are missing" if durable else "the head file is missing"
@@ -139,8 +140,10 @@ class ChainWriter:
         first, path = files[-1]
         if durable.sequence < first - 1:
             raise AuditError(f"the head file is older than {path.name}", hint=_LOOK_HINT)
-        walk = FileWalk(path, first, durable if durable.sequence == first - 1 else None)
-        self.broken = _read_end(walk, durable) or self.broken
+        self.broken = _why_anew(path, first)
+        anchored = durable.sequence == first - 1 and self.broken is None
+        walk = FileWalk(path, first, durable if anchored else None)
+        _read_end(walk, durable)
         self.head = walk.head or durable
         self._file = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._size_bytes = os.fstat(self._file).st_size
@@ -172,10 +175,9 @@ class ChainWriter:
         # No number is given twice: as many records as the last file may have had are left out.
         for _, path in list_files(self._path)[-1:]:
             known = max(known, self._last_number(path))
-        self.head = Head(known, START.digest)
-        self._create()
-        line, self.head = encode(self.head, self._now(), BROKEN, fields)
-        self._write(line)
+        line, head = encode(Head(known, START.digest), self._now(), BROKEN, fields)
+        self._create(known + 1, line)
+        self.head = head
         self.broken = reason
         _log.error("the audit log was changed: %s; it goes on in %s", reason, file_name(known + 1))
 
@@ -189,20 +191,27 @@ class ChainWriter:
             return first  # unreadable: that is the reason
         return max(first, walk.head.sequence if walk.head else 0)
 
-    def _create(self) -> None:
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-        file = os.open(file_name(self.head.sequence + 1), flags, 0o600, dir_fd=self._directory)
+    def _create(self, first: int, content: bytes = b"") -> None:
+        """Begin a file, which appears with this content or not at all."""
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
+        file = os.open(_NEW_NAME, flags, 0o600, dir_fd=self._directory)
+        try:
+            _write_all(file, content)
+            os.fsync(file)
+            os.link(_NEW_NAME, file_name(first), src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            os.unlink(_NEW_NAME, dir_fd=self._directory)
+            os.fsync(self._directory)
+        except OSError:
+            os.close(file)
+            raise
         self._close_file()
         self._file = file
-        self._size_bytes = 0
+        self._size_bytes = len(content)
         self.is_open = True
-        os.fsync(self._directory)
 
     def _write(self, data: bytes) -> None:
-        rest = memoryview(data)
         try:
-            while rest:
-                rest = rest[os.write(self._file, rest) :]
+            _write_all(self._file, data)
         except OSError:
             self._take_back()
             raise
@@ -223,20 +232,28 @@ class ChainWriter:
             self._file = -1
 
 
-def _read_end(walk: FileWalk, durable: Head) -> str | None:
-    """See that the last file holds what is known to be on the disk; the reason, if it begins with a new chain."""
-    broken = None
+def _write_all(file: int, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(file, rest) :]
+
+
+def _why_anew(path: Path, first: int) -> str | None:
+    """Why a new chain begins in this file, if one does."""
+    record = next(iter(FileWalk(path, first, None)), None)
+    return str(record.fields.get("reason")) if record is not None and record.event == BROKEN else None
+
+
+def _read_end(walk: FileWalk, durable: Head) -> None:
+    """See that the last file holds what is known to be on the disk."""
     for record in walk:
         if record.sequence == durable.sequence and record.digest != durable.digest:
             raise AuditError(f"record {record.sequence} is not the one that was made known", hint=_LOOK_HINT)
-        if walk.line == 1 and record.event == BROKEN:
-            broken = str(record.fields.get("reason"))
     if walk.head is None or walk.head.sequence < durable.sequence:
         last = walk.head.sequence if walk.head else 0
         raise AuditError(
             f"the end is missing: record {durable.sequence} was written, {last} is the last", hint=_LOOK_HINT
         )
-    return broken
 
 
 def _take_directory(path: Path) -> int:

@@ -3,6 +3,7 @@
 import json
 import logging
 import random
+import resource
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from tests.unit.proxyagent.audit.conftest import (
     PER_EXAMPLE,
     Now,
     Opener,
+    events,
     files,
     fill,
     problem_of,
@@ -223,3 +225,33 @@ def test_moving_a_changed_log_away_ends_the_alarm(open_log: Opener, copy: Path, 
     log.close()
     assert log.problem is None
     assert verify_audit(copy).records == 1
+
+
+def test_a_break_is_not_forgotten_in_a_power_cut(open_log: Opener, copy: Path) -> None:
+    change_line(copy)
+    head = (copy / "audit-head.json").read_bytes()
+    open_log(copy).close()
+    (copy / "audit-head.json").write_bytes(head)  # as if the new one had not come to the disk
+    log = open_log(copy)
+    assert log.problem is not None
+    assert "the record was changed" in log.problem or "the end is missing" in log.problem
+    log.record("started")
+    log.close()
+    assert events(copy)[-2:] == ["log-broken", "started"]
+
+
+def test_a_break_on_a_full_disk_is_noted_when_there_is_space(copy: Path, open_log: Opener) -> None:
+    remove_head(copy)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, before[1]))
+    try:
+        log = open_log(copy)
+        problem = log.problem
+        log.close()
+        names = {file.name for file in files(copy)}
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert problem == "cannot write the audit log: File too large"
+    assert len(names) == 3
+    again = open_log(copy)
+    assert again.problem == "the audit log was changed: the head file is missing, and records may be as well"
