@@ -216,6 +216,38 @@ def test_a_session_that_is_still_to_come_is_made_anew_or_told(make_robot: RobotM
     assert robot.identity.issuer.session is not None
 
 
+def test_a_proxy_ends_with_its_session_by_the_stricter_clock(make_robot: RobotMaker) -> None:
+    robot = make_robot()
+    robot.unlock()
+    robot.clock.advance(timedelta(seconds=6900))
+    robot.clock.step(timedelta(seconds=-200))
+    chain = robot.agent.issue(robot.config.profile[1], REQUEST, 600)
+    assert chain[0].not_valid_after_utc <= robot.clock.now() + timedelta(seconds=301)
+
+
+def test_attributes_of_a_wiped_session_are_forgotten_and_a_new_one_wants_them_at_once(
+    make_robot: RobotMaker, authority: CertificateAuthority, shim: Shim
+) -> None:
+    robot = make_robot(settings='on_removal = "wipe"')
+    store = robot.agent.attributes
+    (want,) = store.wants
+    found: list[object] = []
+    fetching = threading.Thread(target=lambda: found.extend(store.take_due(wait_seconds=3600)), daemon=True)
+    fetching.start()
+    holder = robot.unlock().certificate
+    fetching.join(SECONDS)
+    assert found == [want]
+    maker = AcMaker(authority)
+    maker.write_lsc(robot.directory)
+    der = maker.make(holder=holder, fqans=FQANS, not_before=robot.clock.now() - MINUTE, lifetime=HOUR)
+    robot.agent.deliver(want, der)
+    assert store.get(want, wait_seconds=0)
+    shim.set("removed")
+    robot.tick()
+    with pytest.raises(VomsError):
+        store.get(want, wait_seconds=0)
+
+
 def test_attributes_that_come_when_the_session_is_wiped_are_not_kept(
     make_robot: RobotMaker, authority: CertificateAuthority, shim: Shim
 ) -> None:
