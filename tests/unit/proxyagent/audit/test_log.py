@@ -311,7 +311,7 @@ def test_a_disk_that_is_full_from_the_start_stops_nobody(
     verify_audit(tmp_path / "audit")
 
 
-def test_no_new_file_is_no_reason_to_stop(open_log: Opener, tmp_path: Path) -> None:
+def test_no_new_file_is_no_reason_to_stop(open_log: Opener, tmp_path: Path, heads: list[tuple[int, str]]) -> None:
     log = open_log(max_file_bytes=100)
     log.record("issued")
     obstacle = tmp_path / "audit" / "audit-000000000002.jsonl"
@@ -330,6 +330,7 @@ def test_no_new_file_is_no_reason_to_stop(open_log: Opener, tmp_path: Path) -> N
         "audit-000000000004.jsonl",
     ]
     assert verify_audit(tmp_path / "audit").records == 3
+    assert [number for number, _ in heads] == [1, 2, 3]
 
 
 def test_a_disk_that_does_not_answer_holds_nobody_up(
