@@ -13,12 +13,20 @@ from mover.sandbox.dongle import Dongle
 from proxyagent import policy
 from proxyagent.agent import Agent
 from proxyagent.audit import AuditLog
-from proxyagent.errors import BusyError, ModuleError, NoSessionError, PinNotSentError, VomsError, WrongDongleError
+from proxyagent.errors import (
+    BusyError,
+    ModuleError,
+    NoSessionError,
+    PinAtRiskError,
+    PinNotSentError,
+    VomsError,
+    WrongDongleError,
+)
 from proxyagent.identity import Identity
 from proxyagent.request import make_request, new_key
 from proxyagent.session import Session
 from tests.integration.proxyagent.conftest import Shim, pin_of
-from tests.integration.proxyagent.test_helper_matrix import GENERAL_ERROR, PIN_INCORRECT
+from tests.integration.proxyagent.test_helper_matrix import FINAL_TRY, GENERAL_ERROR
 from tests.integration.proxyagent.test_unattended import SEALED, Sealer, seal
 from tests.integration.proxyagent.tools import store_certificate
 from tests.movable_clock import MovableClock
@@ -79,6 +87,10 @@ class Robot:
 
     def issue(self) -> None:
         self.agent.issue(self.config.profile[1], REQUEST, 600)
+
+    def problem(self) -> str | None:
+        problem = self.identity.problem
+        return problem.kind if problem is not None else None
 
     @property
     def audited(self) -> str:
@@ -145,19 +157,51 @@ def test_a_pulled_dongle_is_noticed_while_the_next_try_to_log_in_waits(
     assert "session-wiped" in robot.audited
 
 
-def test_a_dongle_that_was_away_is_tried_at_once(make_robot: RobotMaker, seal: Sealer, shim: Shim) -> None:
+def test_a_dongle_that_was_away_is_tried_at_once_and_soon_again(
+    make_robot: RobotMaker, seal: Sealer, shim: Shim
+) -> None:
     robot = make_robot(identity=SEALED)
-    shim.set("open_session_rv", PIN_INCORRECT)  # nothing of it is about the PIN: no attempt is counted
     for _ in range(8):
         robot.tick(5 * MINUTE)
-    seal(robot.dongle.pin)
-    shim.clear("open_session_rv")
+    assert robot.problem() == "pin-not-sent"  # none is sealed yet
+    assert robot.audited.count("renewal-failed") == 1
     shim.set("removed")
-    robot.tick(5 * MINUTE)
-    assert robot.identity.problem is None
+    robot.tick()
+    assert robot.problem() is None
+    assert not robot.identity.renews_itself
     shim.clear("removed")
     robot.tick()
+    seal(robot.dongle.pin)
+    robot.tick()
     robot.issue()
+
+
+def test_a_sealed_pin_that_was_not_sent_waits_for_nobody(make_robot: RobotMaker, seal: Sealer, shim: Shim) -> None:
+    seal(make_robot().dongle.pin)
+    robot = make_robot(identity=SEALED)
+    shim.set("flags", FINAL_TRY)
+    robot.tick()
+    assert isinstance(robot.identity.problem, PinAtRiskError)
+    assert robot.identity.unattended == "ready"
+    shim.clear("flags")
+    robot.tick()
+    robot.issue()
+    assert shim.logins == 1
+
+
+def test_a_pin_goes_to_no_other_dongle_than_the_person_was_asked_for(make_robot: RobotMaker, shim: Shim) -> None:
+    robot = make_robot()
+    with pin_of(robot.dongle) as pin, pytest.raises(WrongDongleError, match="dongle 0123 was exchanged for"):
+        robot.identity.unlock(pin, "0123")
+    assert shim.logins == 0
+
+
+def test_a_revocation_is_told_though_nobody_asks(make_robot: RobotMaker, authority: CertificateAuthority) -> None:
+    robot = make_robot()
+    certificate = robot.unlock().certificate
+    authority.revoke(certificate.serial_number)
+    robot.tick(2 * MINUTE)
+    assert '"revoked"' in robot.audited
 
 
 @pytest.mark.parametrize("on_removal", ["wipe", "keep"])
