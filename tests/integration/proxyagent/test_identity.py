@@ -27,6 +27,7 @@ from proxyagent.request import make_request, new_key
 from proxyagent.session import Session
 from tests.integration.proxyagent.conftest import Shim, pin_of
 from tests.integration.proxyagent.test_helper_matrix import FINAL_TRY, GENERAL_ERROR
+from tests.integration.proxyagent.test_module import wait_until
 from tests.integration.proxyagent.test_unattended import SEALED, Sealer, seal
 from tests.integration.proxyagent.tools import store_certificate
 from tests.movable_clock import MovableClock
@@ -341,8 +342,7 @@ def test_somebody_who_logs_in_is_no_failure_of_the_renewal(make_robot: RobotMake
     waiting = threading.Thread(target=log_in)
     waiting.start()
     try:
-        while not shim.is_hanging():
-            pass
+        wait_until(shim.is_hanging)
         robot.tick(HOUR)
         assert robot.identity.problem is None
         assert "renewal-failed" not in robot.audited
