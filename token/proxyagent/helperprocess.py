@@ -74,6 +74,9 @@ class HelperProcess:
                     f"the process of the PKCS#11 module answered nonsense ({error.message}) and was stopped",
                     hint="look for another version of the vendor's PKCS#11 module",
                 ) from error
+            except BaseException:
+                self._kill()  # its late answer would be taken for that to the next request
+                raise
             was_logged_in, self.logged_in = self.logged_in, answer.pop("logged_in", False) is True
             self.confined = answer.pop("confined", False) is True
             try:

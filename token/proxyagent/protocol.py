@@ -52,10 +52,18 @@ class Channel:
             ProtocolError: it is too long, or the other side is gone (PeerClosedError).
             DeadlineError: it was not taken in time.
         """
-        body = json.dumps({"version": VERSION, **message}, separators=(",", ":"), allow_nan=False).encode()
-        if len(body) > MAX_FRAME_BYTES:
-            raise ProtocolError(f"a message of {len(body)} bytes is too long", hint="ask for less at once")
-        self._send_all(_LENGTH.pack(len(body)) + body)
+        self._send_all(_frame(message))
+
+    def send_or_explain(self, answer: Mapping[str, object]) -> None:
+        """Send an answer; in place of one that is too long, that it is.
+
+        Raises: as `send`.
+        """
+        try:
+            frame = _frame(answer)
+        except ProtocolError as error:
+            frame = _frame(failure(error))
+        self._send_all(frame)
 
     def receive(self) -> Message:
         """Receive one message.
@@ -124,6 +132,13 @@ class Channel:
         poll.register(self._socket, event)
         if left <= 0 or not poll.poll(None if left == math.inf else math.ceil(left * 1000)):
             raise DeadlineError("no answer in time", hint="try again; see whether the agent is overloaded or stopped")
+
+
+def _frame(message: Mapping[str, object]) -> bytes:
+    body = json.dumps({"version": VERSION, **message}, separators=(",", ":"), allow_nan=False).encode()
+    if len(body) > MAX_FRAME_BYTES:
+        raise ProtocolError(f"a message of {len(body)} bytes is too long", hint="ask for less at once")
+    return _LENGTH.pack(len(body)) + body
 
 
 def decode(body: bytes) -> Message:

@@ -163,7 +163,7 @@ class Server:
             answer = failure(ProxyAgentError("the agent failed", hint="look into the agent's log"))
         channel.extend(_RECEIVE_SECONDS)
         try:
-            channel.send(answer)
+            channel.send_or_explain(answer)
         except ProxyAgentError as error:
             _log.info("uid %d (pid %d) did not take its answer: %s", peer.uid, peer.pid, error.message)
 

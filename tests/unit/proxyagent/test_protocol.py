@@ -166,3 +166,12 @@ def test_errors_cross_the_socket_with_their_class() -> None:
     for error in (None, {}, {"kind": 1, "message": "m", "hint": "h"}):
         with pytest.raises(ProtocolError):
             success_or_raise({"error": error})
+
+
+def test_an_answer_that_is_too_long_is_explained(pair: tuple[socket.socket, socket.socket]) -> None:
+    left, right = (Channel(each, timeout_seconds=20) for each in pair)
+    left.send_or_explain({"text": "x" * MAX_FRAME_BYTES})
+    with pytest.raises(ProtocolError, match="is too long"):
+        success_or_raise(right.receive())
+    left.send_or_explain({"text": "x"})
+    assert success_or_raise(right.receive()) == {"text": "x"}
