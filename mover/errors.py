@@ -122,6 +122,12 @@ class FileExistsAtEndpointError(StorageError):
     permanent = False
 
 
+class ThirdPartyCopyError(StorageError):
+    """Two endpoints cannot copy from one to the other directly; the bundle goes another way."""
+
+    permanent = False
+
+
 class ForeignFileError(StorageError):
     """A file that we did not write stands under a name that we need."""
 

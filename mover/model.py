@@ -22,6 +22,22 @@ class ChecksumKind(StrEnum):
     MD5 = "md5"
 
 
+class Locality(StrEnum):
+    """Where a tape endpoint has a file's bytes (WLCG Tape REST API v1, fileLocality)."""
+
+    DISK = "DISK"
+    TAPE = "TAPE"
+    DISK_AND_TAPE = "DISK_AND_TAPE"
+    LOST = "LOST"
+    NONE = "NONE"
+    UNAVAILABLE = "UNAVAILABLE"
+
+    @property
+    def online(self) -> bool:
+        """Whether the file can be read at once."""
+        return self in {Locality.DISK, Locality.DISK_AND_TAPE}
+
+
 @dataclass(frozen=True, slots=True)
 class Part:
     """One file of a run, as the DAQ wrote it. `mtime_ns` is kept to notice a change; bundles use whole seconds."""

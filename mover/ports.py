@@ -3,12 +3,12 @@
 Every adapter of a port passes the same conformance suite (tests/conformance).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from mover.model import ChecksumKind, StoredFile
+from mover.model import ChecksumKind, Locality, StoredFile
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,13 +16,15 @@ class Capabilities:
     """What an endpoint can do. Steps ask here, never for an adapter's class."""
 
     checksums: frozenset[ChecksumKind]
-    """Kinds that the storage computes from its own copy."""
+    """Kinds that the storage computes from its own copy; where there is none, the mover reads the file back."""
     tape: bool
-    """Whether `on_tape` has an answer."""
+    """Whether `on_tape`, `locality` and `bring_online` have an answer."""
     exclusive_create: bool
     """Whether the server itself refuses to create a file under a name that exists."""
     rename_noreplace: bool
     """Whether the server itself refuses to rename onto a name that exists."""
+    third_party_copy: frozenset[str]
+    """Protocols in which it copies with another endpoint directly: both must have one in common."""
 
 
 MayRemove = Callable[[], bool]
@@ -76,6 +78,38 @@ class StorageEndpoint(Protocol):
             FileExistsAtEndpointError: something is stored under `path` already; it is left untouched.
         """
 
+    def copy_from(
+        self,
+        source: "StorageEndpoint",
+        source_path: str,
+        path: str,
+        size_bytes: int,
+        *,
+        alive: Callable[[int], None],
+        may_remove: MayRemove = always,
+    ) -> None:
+        """Have the storage copy a file of `source`, with which it shares a protocol, into a new file of its own.
+
+        The bytes go from storage to storage (third-party copy). `alive` is called with the bytes copied so far, as far
+        as the storage tells, at least every few seconds; what it raises ends the copy and is raised. A copy that makes
+        no progress for the stall timeout is ended. As after `upload`, what a failure left is removed.
+
+        Raises:
+            ThirdPartyCopyError: the two cannot copy directly, or did it through this machine.
+            FileMissingError: there is no `source_path`.
+            FileExistsAtEndpointError: something is stored under `path` already; it is left untouched.
+        """
+
+    def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
+        """The file's bytes from `offset` on, at most `size_bytes` of them, in chunks of up to a few MB.
+
+        Nothing is asked of the storage before the first chunk is. Close the generator to end early. A stalled stream
+        is cut after the stall timeout. A file that is on tape only is to be brought online before.
+
+        Raises:
+            FileMissingError: there is no such file.
+        """
+
     def rename(self, source: str, target: str) -> None:
         """Give the file another name, looking immediately before that the target is free.
 
@@ -89,6 +123,20 @@ class StorageEndpoint(Protocol):
 
     def on_tape(self, path: str) -> bool:
         """Whether the storage says that the file, as it is now, is on tape.
+
+        Raises:
+            FileMissingError: there is no such file.
+        """
+
+    def locality(self, path: str) -> Locality:
+        """Where the storage says that the file's bytes are.
+
+        Raises:
+            FileMissingError: there is no such file.
+        """
+
+    def bring_online(self, path: str) -> None:
+        """Ask that the file be staged from tape to disk. Returns at once; `locality` tells when it has come.
 
         Raises:
             FileMissingError: there is no such file.

@@ -4,15 +4,22 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mover.errors import ConfigError, FileMissingError, ForeignFileError, StorageError, UnsafeNameError
-from mover.model import ChecksumKind, StoredFile, check_name, check_path
-from mover.ports import Capabilities, MayRemove, always
+from mover.errors import (
+    ConfigError,
+    FileMissingError,
+    ForeignFileError,
+    StorageError,
+    ThirdPartyCopyError,
+    UnsafeNameError,
+)
+from mover.model import ChecksumKind, Locality, StoredFile, check_name, check_path
+from mover.ports import Capabilities, MayRemove, StorageEndpoint, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.mounted import directory, rename_noreplace, storage_errors
 from mover.storage.pieces import pieces
@@ -39,7 +46,11 @@ class FileEndpoint:
         self._name = name
         self._base = Path(parts.path)
         self._capabilities = Capabilities(
-            checksums=frozenset(ChecksumKind), tape=False, exclusive_create=True, rename_noreplace=True
+            checksums=frozenset(ChecksumKind),
+            tape=False,
+            exclusive_create=True,
+            rename_noreplace=True,
+            third_party_copy=frozenset(),
         )
 
     @property
@@ -77,12 +88,8 @@ class FileEndpoint:
 
     def checksum(self, path: str, kind: ChecksumKind) -> str:
         """The checksum of the file as read back, not from the page cache where the kernel allows that."""
-        with self._parent(path) as (parent, name):
-            source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
-            with os.fdopen(source, "rb", buffering=0) as file:
-                os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
-                blocks = iter(lambda: file.read(_PIECE_BYTES), b"")
-                return _adler32(blocks) if kind is ChecksumKind.ADLER32 else _md5(blocks)
+        blocks = self.read(path)
+        return _adler32(blocks) if kind is ChecksumKind.ADLER32 else _md5(blocks)
 
     def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Write a new file, exclusively, and flush it and its directory to the disk."""
@@ -99,6 +106,39 @@ class FileEndpoint:
                 with storage_errors(self.url(path)):
                     os.fsync(file.fileno())
             self._flush_directory(path)
+
+    def copy_from(
+        self,
+        source: StorageEndpoint,
+        source_path: str,  # noqa: ARG002 - the port's
+        path: str,
+        size_bytes: int,  # noqa: ARG002
+        *,
+        alive: Callable[[int], None],  # noqa: ARG002
+        may_remove: MayRemove = always,  # noqa: ARG002
+    ) -> None:
+        """A disk copies nothing by itself: always ThirdPartyCopyError."""
+        raise ThirdPartyCopyError(
+            f"{self.url(path)} is on a mounted disk, which cannot copy from {source.name}",
+            hint="ask capabilities first",
+        )
+
+    def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
+        """The bytes of the file as read back, not from the page cache where the kernel allows that."""
+        with self._parent(path) as (parent, name):
+            source = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=parent)
+        left = size_bytes
+        with os.fdopen(source, "rb", buffering=0) as file:
+            with storage_errors(self.url(path)):
+                os.posix_fadvise(source, 0, 0, os.POSIX_FADV_DONTNEED)
+                file.seek(offset)
+            while left is None or left > 0:
+                with storage_errors(self.url(path)):
+                    piece = file.read(_PIECE_BYTES if left is None else min(left, _PIECE_BYTES))
+                if not piece:
+                    return
+                left = None if left is None else left - len(piece)
+                yield piece
 
     def rename(self, source: str, target: str) -> None:
         """Give the file another name; the kernel itself refuses a target that exists."""
@@ -123,10 +163,21 @@ class FileEndpoint:
 
     def on_tape(self, path: str) -> bool:
         """There is no tape: always StorageError."""
-        raise StorageError(f"{self.url(path)} is on a disk, which has no tape", hint="ask capabilities first")
+        raise self._no_tape(path)
+
+    def locality(self, path: str) -> Locality:
+        """There is no tape: always StorageError."""
+        raise self._no_tape(path)
+
+    def bring_online(self, path: str) -> None:
+        """There is no tape: always StorageError."""
+        raise self._no_tape(path)
 
     def close(self) -> None:
         """Nothing to let go of."""
+
+    def _no_tape(self, path: str) -> StorageError:
+        return StorageError(f"{self.url(path)} is on a disk, which has no tape", hint="ask capabilities first")
 
     @contextmanager
     def _parent(self, path: str, *, create: bool = False) -> Iterator[tuple[int, str]]:

@@ -4,16 +4,24 @@ import re
 import signal
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import gfal2
 
-from mover.errors import FileExistsAtEndpointError, FileMissingError, ForeignFileError, StorageError, UnsafeNameError
+from mover.errors import (
+    FileExistsAtEndpointError,
+    FileMissingError,
+    ForeignFileError,
+    StorageError,
+    ThirdPartyCopyError,
+    UnsafeNameError,
+)
 from mover.location import Location
-from mover.model import ChecksumKind, StoredFile, check_name
-from mover.ports import Capabilities, CredentialSource
+from mover.model import ChecksumKind, Locality, StoredFile, check_name
+from mover.ports import Capabilities, CredentialSource, MayRemove, StorageEndpoint, always
 from mover.storage.credential import NamedCredential, NamedProxy
 from mover.storage.gfalerrors import printable, storage_error
 from mover.storage.xrdcl import limit_waiting
@@ -21,6 +29,17 @@ from mover.storage.xrdcl import limit_waiting
 _Answer = TypeVar("_Answer")
 _WIDTHS = {ChecksumKind.ADLER32: 8, ChecksumKind.MD5: 32}
 _MOST_ENTRIES = 1_000_000
+_READ_BYTES = 4 << 20
+_PIN_SECONDS = 86400
+# gfal2's words for the localities of the Tape REST API.
+_LOCALITIES = {
+    "ONLINE": Locality.DISK,
+    "NEARLINE": Locality.TAPE,
+    "ONLINE_AND_NEARLINE": Locality.DISK_AND_TAPE,
+    "LOST": Locality.LOST,
+    "NONE": Locality.NONE,
+    "UNAVAILABLE": Locality.UNAVAILABLE,
+}
 
 
 class GfalEndpoint(ABC):
@@ -55,7 +74,11 @@ class GfalEndpoint(ABC):
         self._location = Location.parse(base_url, self.scheme)
         self._credential = NamedCredential(credentials)
         self._capabilities = Capabilities(
-            checksums=checksums, tape=tape, exclusive_create=self.exclusive_create, rename_noreplace=False
+            checksums=checksums,
+            tape=tape,
+            exclusive_create=self.exclusive_create,
+            rename_noreplace=False,
+            third_party_copy=frozenset(),
         )
         self._stall_seconds = max(1, round(stall_timeout_seconds))
         self._checksum_seconds = max(1, round(checksum_timeout_seconds))
@@ -109,8 +132,35 @@ class GfalEndpoint(ABC):
         return value
 
     @abstractmethod
-    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int) -> None:
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Stream `chunks` into a new file."""
+
+    def copy_from(
+        self,
+        source: StorageEndpoint,
+        source_path: str,  # noqa: ARG002 - the port's
+        path: str,
+        size_bytes: int,  # noqa: ARG002
+        *,
+        alive: Callable[[int], None],  # noqa: ARG002
+        may_remove: MayRemove = always,  # noqa: ARG002
+    ) -> None:
+        """Not with this protocol: always ThirdPartyCopyError."""
+        raise ThirdPartyCopyError(f"{self.url(path)} cannot be copied from {source.name}", hint="ask capabilities")
+
+    def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
+        """The file's bytes, by gfal2's positioned reads."""
+        url = self.url(path)
+        file = self._call(url, lambda context: context.open(url, "r"))
+        left = size_bytes
+        while left is None or left > 0:
+            wanted = _READ_BYTES if left is None else min(left, _READ_BYTES)
+            piece: bytes = self._call(url, partial(_pread, file, offset, wanted))
+            if not piece:
+                return
+            offset += len(piece)
+            left = None if left is None else left - len(piece)
+            yield piece
 
     def rename(self, source: str, target: str) -> None:
         """Give the file another name, after a look that there is a source and no target."""
@@ -132,17 +182,23 @@ class GfalEndpoint(ABC):
 
     def on_tape(self, path: str) -> bool:
         """What the storage's archive poll (root: prepare query; davs: WLCG Tape REST API archiveinfo) says."""
-        url = self.url(path)
-        if not self._capabilities.tape:
-            raise StorageError(f"{url} is at an endpoint without tape", hint="ask capabilities first")
-        try:
-            answer: int = self._call(url, lambda context: context.archive_poll(url))
-        except StorageError:
-            # The Tape REST API has no code of its own for a missing file.
-            if self.stat(path) is None:
-                raise FileMissingError(f"there is no {url}", hint="look at what the endpoint has") from None
-            raise
+        url = self._tape_url(path)
+        answer: int = self._tape_call(path, lambda context: context.archive_poll(url))
         return answer == 1
+
+    def locality(self, path: str) -> Locality:
+        """What the storage says of the file's status (gfal2's attribute user.status)."""
+        url = self._tape_url(path)
+        answer: str = self._tape_call(path, lambda context: context.getxattr(url, "user.status"))
+        try:
+            return _LOCALITIES[answer.strip("\0 ")]
+        except KeyError:
+            raise StorageError(f"{url}: unknown status {printable(answer)!r}", hint="ask the site") from None
+
+    def bring_online(self, path: str) -> None:
+        """Ask for it, without waiting."""
+        url = self._tape_url(path)
+        self._tape_call(path, lambda context: context.bring_online(url, _PIN_SECONDS, self._stall_seconds, True))
 
     def close(self) -> None:
         """Let go of the context and the proxy."""
@@ -158,6 +214,22 @@ class GfalEndpoint(ABC):
         """Make the directory of `path`, and those above it."""
         url = self._location.parent_url(path)
         self._call(url, lambda context: context.mkdir_rec(url, 0o755))
+
+    def _tape_url(self, path: str) -> str:
+        url = self.url(path)
+        if not self._capabilities.tape:
+            raise StorageError(f"{url} is at an endpoint without tape", hint="ask capabilities first")
+        return url
+
+    def _tape_call(self, path: str, call: Callable[[Any], _Answer]) -> _Answer:
+        url = self.url(path)
+        try:
+            return self._call(url, call)
+        except StorageError:
+            # The Tape REST API has no code of its own for a missing file.
+            if self.stat(path) is None:
+                raise FileMissingError(f"there is no {url}", hint="look at what the endpoint has") from None
+            raise
 
     def _call(self, url: str, call: Callable[[Any], _Answer]) -> _Answer:
         context = self._context()
@@ -193,6 +265,11 @@ class GfalEndpoint(ABC):
         for scheme in (self.scheme, "https"):  # https is where a Tape REST API is
             context.cred_set(f"{scheme}://", credential)
         return context
+
+
+def _pread(file: Any, offset: int, size_bytes: int, _context: Any) -> bytes:
+    found: bytes = file.pread_bytes(offset, size_bytes)
+    return found
 
 
 def _entries(directory: Any, url: str) -> Iterator[tuple[str, Any]]:

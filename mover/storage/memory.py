@@ -2,25 +2,29 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
 from mover.errors import (
     EndpointFullError,
+    EndpointUnavailableError,
     FileExistsAtEndpointError,
     FileMissingError,
     ForeignFileError,
     StorageError,
+    ThirdPartyCopyError,
 )
-from mover.model import ChecksumKind, StoredFile, check_path
-from mover.ports import Capabilities, MayRemove, always
+from mover.model import ChecksumKind, Locality, StoredFile, check_path
+from mover.ports import Capabilities, MayRemove, StorageEndpoint, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.pieces import pieces
 
 #: The calls that `MemoryEndpoint.fail_next` can make fail.
-Call = Literal["stat", "list", "checksum", "upload", "rename", "remove", "on_tape"]
+Call = Literal[
+    "stat", "list", "checksum", "upload", "copy_from", "read", "rename", "remove", "on_tape", "locality", "bring_online"
+]
 
 _PIECE_BYTES = 4 << 20
 
@@ -35,19 +39,31 @@ class MemoryEndpoint:
     """Files in a dictionary. Each instance is a storage element of its own."""
 
     def __init__(
-        self, *, name: str, base_url: str = "memory://here", tape: bool = False, capacity_bytes: int | None = None
+        self,
+        *,
+        name: str,
+        base_url: str = "memory://here",
+        tape: bool = False,
+        capacity_bytes: int | None = None,
+        checksums: frozenset[ChecksumKind] = frozenset(ChecksumKind),
     ) -> None:
         """An empty storage element, endless unless `capacity_bytes` is given."""
         self._name = name
         self._base_url = base_url.rstrip("/")
         self._capabilities = Capabilities(
-            checksums=frozenset(ChecksumKind), tape=tape, exclusive_create=True, rename_noreplace=True
+            checksums=checksums,
+            tape=tape,
+            exclusive_create=True,
+            rename_noreplace=True,
+            third_party_copy=frozenset({"memory"}),
         )
         self._files: dict[str, _Stored] = {}
         self._faults: list[tuple[Call | None, BaseException]] = []
         self.capacity_bytes = capacity_bytes
         #: Whether the file of that path has been migrated; asked anew by each `on_tape`. Tests set it.
         self.migrated: Callable[[str], bool] = lambda _path: True
+        #: The files whose bytes are on tape only, until somebody brings them online. Tests add to it.
+        self.evicted: set[str] = set()
 
     @property
     def name(self) -> str:
@@ -113,6 +129,43 @@ class MemoryEndpoint:
                 raise fault
         stored.modified = datetime.now(UTC)
 
+    def copy_from(
+        self,
+        source: StorageEndpoint,
+        source_path: str,
+        path: str,
+        size_bytes: int,
+        *,
+        alive: Callable[[int], None],
+        may_remove: MayRemove = always,
+    ) -> None:
+        """Store the file of another memory endpoint under `path`."""
+        self._begin("copy_from")
+        if "memory" not in source.capabilities.third_party_copy:
+            raise ThirdPartyCopyError(f"{source.name} is no memory endpoint", hint="let the bundle be streamed")
+        if source.stat(source_path) is None:
+            raise FileMissingError(f"there is no {source.url(source_path)}", hint="look at what the endpoint has")
+
+        def watched() -> Generator[bytes, None, None]:
+            done = 0
+            for chunk in source.read(source_path):
+                alive(done)
+                yield chunk
+                done += len(chunk)
+            alive(done)
+
+        self.upload(path, watched(), size_bytes, may_remove=may_remove)
+
+    def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
+        """The bytes stored under `path`."""
+        self._begin("read")
+        data = self._stored(path).data
+        if path in self.evicted:
+            raise EndpointUnavailableError(f"{self.url(path)} is on tape only", hint="bring it online first")
+        end = len(data) if size_bytes is None else min(len(data), offset + size_bytes)
+        for start in range(offset, end, _PIECE_BYTES):
+            yield bytes(data[start : min(end, start + _PIECE_BYTES)])
+
     def rename(self, source: str, target: str) -> None:
         """Give the file another name."""
         self._begin("rename")
@@ -131,10 +184,26 @@ class MemoryEndpoint:
     def on_tape(self, path: str) -> bool:
         """What `migrated` says of the file."""
         self._begin("on_tape")
-        if not self._capabilities.tape:
-            raise StorageError(f"endpoint {self._name} has no tape", hint="ask capabilities first")
+        self._check_tape()
         self._stored(path)
         return self.migrated(path)
+
+    def locality(self, path: str) -> Locality:
+        """On tape if `migrated` says so, on disk unless `evicted`."""
+        self._begin("locality")
+        self._check_tape()
+        self._stored(path)
+        if path in self.evicted:
+            return Locality.TAPE if self.migrated(path) else Locality.LOST
+        return Locality.DISK_AND_TAPE if self.migrated(path) else Locality.DISK
+
+    def bring_online(self, path: str) -> None:
+        """Done at once, if it is on tape."""
+        self._begin("bring_online")
+        self._check_tape()
+        self._stored(path)
+        if self.migrated(path):
+            self.evicted.discard(path)
 
     def close(self) -> None:
         """Nothing to let go of; the files stay for tests to look at."""
@@ -166,6 +235,10 @@ class MemoryEndpoint:
             return self._files[check_path(path)]
         except KeyError:
             raise FileMissingError(f"there is no {self.url(path)}", hint="look at what the endpoint has") from None
+
+    def _check_tape(self) -> None:
+        if not self._capabilities.tape:
+            raise StorageError(f"endpoint {self._name} has no tape", hint="ask capabilities first")
 
     def _exists(self, path: str) -> FileExistsAtEndpointError:
         return FileExistsAtEndpointError(f"{self.url(path)} exists", hint="nothing is overwritten: look whose it is")

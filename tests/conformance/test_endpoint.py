@@ -4,6 +4,7 @@ import secrets
 import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from hashlib import md5
 
@@ -16,7 +17,7 @@ from mover.errors import (
     StorageError,
     UnsafeNameError,
 )
-from mover.model import ChecksumKind
+from mover.model import ChecksumKind, Locality
 from mover.ports import StorageEndpoint
 from tests.conformance.subjects import Subject, eventually
 
@@ -265,6 +266,52 @@ def test_url_has_no_credential(subject: Subject) -> None:
     endpoint = subject.open()
     put(endpoint, PATH, b"run")
     assert endpoint.url(PATH) == f"{subject.base_url}/{PATH}"
+
+
+@pytest.mark.parametrize("size", [0, 1, (4 << 20) + 1, 9 << 20])
+def test_read_gives_back_what_was_sent(endpoint: StorageEndpoint, size: int) -> None:
+    data = some_bytes(size)
+    put(endpoint, PATH, data)
+    assert b"".join(endpoint.read(PATH)) == data
+
+
+@pytest.mark.parametrize(
+    ("offset", "size"), [(0, 10), (5, 1), (999, None), (1000, 1), (1000, None), (2000, None), (500, 5000), (0, 0)]
+)
+def test_read_a_piece(endpoint: StorageEndpoint, offset: int, size: int | None) -> None:
+    data = some_bytes(1000)
+    put(endpoint, PATH, data)
+    end = None if size is None else offset + size
+    assert b"".join(endpoint.read(PATH, offset=offset, size_bytes=size)) == data[offset:end]
+
+
+def test_read_can_be_ended_early(endpoint: StorageEndpoint) -> None:
+    put(endpoint, PATH, some_bytes(20 << 20))
+    for _ in range(20):
+        with closing(endpoint.read(PATH)) as chunks:
+            next(chunks)
+    endpoint.remove(PATH)
+    assert nothing_left(endpoint, PATH)
+
+
+def test_read_what_is_not_there(endpoint: StorageEndpoint) -> None:
+    with pytest.raises(FileMissingError):
+        b"".join(endpoint.read(PATH))
+
+
+def test_locality(endpoint: StorageEndpoint) -> None:
+    put(endpoint, PATH, b"run")
+    if not endpoint.capabilities.tape:
+        for ask in (endpoint.locality, endpoint.bring_online):
+            with pytest.raises(StorageError):
+                ask(PATH)
+        return
+    assert eventually(lambda: endpoint.locality(PATH) is Locality.DISK_AND_TAPE)
+    endpoint.bring_online(PATH)
+    assert endpoint.locality(PATH).online
+    for ask in (endpoint.locality, endpoint.bring_online):
+        with pytest.raises(FileMissingError):
+            ask("raw/missing")
 
 
 def test_on_tape(endpoint: StorageEndpoint) -> None:
