@@ -20,7 +20,7 @@ from mover.catalogue.replicas import (
     release_claim,
     renew_claim,
 )
-from mover.catalogue.runs import bundle_of
+from mover.catalogue.runs import get_bundle
 from mover.config import Config, EndpointConfig
 from mover.errors import (
     CatalogueError,
@@ -126,9 +126,8 @@ class Lane:
             self._schedule(database, claim, UnexpectedError(error))
 
     def _step(self, database: Database, claim: Claim) -> None:
-        replica, bundle = get_replica(database, claim.replica_id), bundle_of(database, claim.run)
-        if bundle is None:
-            raise RuntimeError(f"replica {claim.replica_id} has no bundle")
+        replica = get_replica(database, claim.replica_id)
+        bundle = get_bundle(database, replica.bundle_id)
         begun = Progress(claim.run, self.name, replica.state, 0, bundle.size_bytes)
         work = Work(
             database=database,

@@ -15,6 +15,14 @@ class EndpointKind(StrEnum):
     DISK = "disk"
 
 
+class BundleKind(StrEnum):
+    """What a bundle holds."""
+
+    RAW = "raw"
+    RECO = "reco"
+    MC = "mc"
+
+
 class ChecksumKind(StrEnum):
     """Whole-file checksums that a storage element may compute, as lower-case hexadecimal."""
 

@@ -21,14 +21,17 @@ class ReplicaRecord:
     """
 
     id: int
+    bundle_id: int
     run: int
     endpoint: str
     state: ReplicaState
     since: datetime
+    backlog: bool
     intent_path: str | None
     uploads: int
     rejections: int
     failures: int
+    failed_copies: int
     next_attempt_at: datetime
     problem: str | None
     hint: str | None
@@ -50,8 +53,13 @@ _SELECT = "SELECT replica.*, bundle.run AS run FROM replica JOIN bundle ON bundl
 
 
 def replicas_of(database: Database, run: int) -> list[ReplicaRecord]:
-    """The run's replicas, in the order in which they were wanted."""
+    """The replicas of all of the run's bundles, in the order in which they were wanted."""
     return [_replica(row) for row in database.query(_SELECT + "WHERE bundle.run = ? ORDER BY replica.id", run)]
+
+
+def replicas_of_bundle(database: Database, bundle_id: int) -> list[ReplicaRecord]:
+    """The bundle's replicas, in the order in which they were wanted."""
+    return [_replica(row) for row in database.query(_SELECT + "WHERE bundle.id = ? ORDER BY replica.id", bundle_id)]
 
 
 def get_replica(database: Database, replica_id: int) -> ReplicaRecord:
@@ -285,14 +293,17 @@ def _guard(connection: sqlite3.Connection, claim: Claim) -> sqlite3.Row:
 def _replica(row: sqlite3.Row) -> ReplicaRecord:
     return ReplicaRecord(
         id=row["id"],
+        bundle_id=row["bundle_id"],
         run=row["run"],
         endpoint=row["endpoint"],
         state=ReplicaState(row["state"]),
         since=datetime.fromisoformat(row["since"]),
+        backlog=bool(row["backlog"]),
         intent_path=row["intent_path"],
         uploads=row["uploads"],
         rejections=row["rejections"],
         failures=row["failures"],
+        failed_copies=row["failed_copies"],
         next_attempt_at=datetime.fromisoformat(row["next_attempt_at"]),
         problem=row["problem"],
         hint=row["hint"],

@@ -10,7 +10,7 @@ from mover.bundle.plan import BundlePlan
 from mover.catalogue import custody
 from mover.catalogue.database import Database
 from mover.errors import CatalogueError, LfnTakenError, MoverError
-from mover.model import BundleDigest, MemberDigest
+from mover.model import BundleDigest, BundleKind, MemberDigest
 from mover.states import ReplicaState, RunEvent, RunState, next_run_state
 
 
@@ -29,11 +29,14 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class BundleRecord:
-    """A planned bundle; `digest` is None until it has been read once."""
+    """A bundle. `digest` is None until it has been read once; `plan` is None if it is not made from a run's parts."""
 
     id: int
-    plan: BundlePlan
+    run: int
+    kind: BundleKind
+    lfn: str
     size_bytes: int
+    plan: BundlePlan | None
     digest: BundleDigest | None
 
 
@@ -85,8 +88,8 @@ def record_planned(
             )
         _set_run(connection, plan.run, state, now, marker_ns)
         inserted = connection.execute(
-            "INSERT INTO bundle (run, lfn, plan, size_bytes) VALUES (?, ?, ?, ?)",
-            (plan.run, plan.lfn, plan.to_json(), plan.size_bytes),
+            "INSERT INTO bundle (run, kind, lfn, plan, size_bytes) VALUES (?, ?, ?, ?, ?)",
+            (plan.run, BundleKind.RAW, plan.lfn, plan.to_json(), plan.size_bytes),
         )
         connection.executemany(
             "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at) VALUES (?, ?, ?, ?, ?)",
@@ -105,7 +108,7 @@ def record_replanned(database: Database, plan: BundlePlan, *, marker_ns: int | N
         state = next_run_state(_state(connection, plan.run), RunEvent.FORCED, subject=f"run {plan.run}")
         touched = connection.execute(
             "SELECT replica.endpoint FROM replica JOIN bundle ON bundle.id = replica.bundle_id "
-            "LEFT JOIN claim ON claim.replica_id = replica.id WHERE bundle.run = ? "
+            "LEFT JOIN claim ON claim.replica_id = replica.id WHERE bundle.run = ? AND bundle.kind = 'raw' "
             "AND (replica.intent_path NOTNULL OR replica.state NOT IN (?, ?) OR claim.owner NOTNULL)",
             (plan.run, ReplicaState.WANTED, ReplicaState.QUARANTINED),
         ).fetchone()
@@ -114,7 +117,9 @@ def record_replanned(database: Database, plan: BundlePlan, *, marker_ns: int | N
                 f"run {plan.run} cannot be planned anew: {touched['endpoint']} has something of it, or is at work",
                 hint="stop the engine and try again; if something is stored, give the new files another run number",
             )
-        bundle = connection.execute("SELECT id FROM bundle WHERE run = ?", (plan.run,)).fetchone()["id"]
+        bundle = connection.execute("SELECT id FROM bundle WHERE run = ? AND kind = 'raw'", (plan.run,)).fetchone()[
+            "id"
+        ]
         connection.execute("DELETE FROM member WHERE bundle_id = ?", (bundle,))
         connection.execute(
             "UPDATE bundle SET plan = ?, size_bytes = ?, adler32 = NULL, digested_at = NULL WHERE id = ?",
@@ -194,14 +199,20 @@ def note(database: Database, number: int, event: str, *, now: datetime, **facts:
 
 
 def bundle_of(database: Database, run: int) -> BundleRecord | None:
-    """The run's bundle, or None if it is not planned."""
-    rows = database.query("SELECT * FROM bundle WHERE run = ?", run)
+    """The bundle of the run's raw data, or None if it is not planned."""
+    rows = database.query("SELECT * FROM bundle WHERE run = ? AND kind = 'raw'", run)
     return _bundle(database, rows[0]) if rows else None
+
+
+def get_bundle(database: Database, bundle_id: int) -> BundleRecord:
+    """One bundle."""
+    (row,) = database.query("SELECT * FROM bundle WHERE id = ?", bundle_id)
+    return _bundle(database, row)
 
 
 def list_bundles(database: Database) -> list[BundleRecord]:
     """All bundles, oldest run first."""
-    return [_bundle(database, row) for row in database.query("SELECT * FROM bundle ORDER BY run")]
+    return [_bundle(database, row) for row in database.query("SELECT * FROM bundle ORDER BY run, id")]
 
 
 def record_digest(database: Database, bundle: BundleRecord, digest: BundleDigest, *, now: datetime) -> BundleDigest:
@@ -225,9 +236,7 @@ def record_digest(database: Database, bundle: BundleRecord, digest: BundleDigest
                 ],
             )
             members = {member.name: dict(member.digests) for member in digest.members}
-            custody.append(
-                connection, now, bundle.plan.run, "digests computed", adler32=digest.adler32, members=members
-            )
+            custody.append(connection, now, bundle.run, "digests computed", adler32=digest.adler32, members=members)
     known = _digest(database, bundle.id, bundle.size_bytes)
     return known or digest
 
@@ -256,8 +265,15 @@ def _run(row: sqlite3.Row) -> RunRecord:
 
 
 def _bundle(database: Database, row: sqlite3.Row) -> BundleRecord:
-    plan = BundlePlan.from_json(row["plan"])
-    return BundleRecord(row["id"], plan, row["size_bytes"], _digest(database, row["id"], row["size_bytes"]))
+    return BundleRecord(
+        id=row["id"],
+        run=row["run"],
+        kind=BundleKind(row["kind"]),
+        lfn=row["lfn"],
+        size_bytes=row["size_bytes"],
+        plan=None if row["plan"] is None else BundlePlan.from_json(row["plan"]),
+        digest=_digest(database, row["id"], row["size_bytes"]),
+    )
 
 
 def _digest(database: Database, bundle_id: int, size_bytes: int) -> BundleDigest | None:

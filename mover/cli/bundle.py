@@ -24,12 +24,12 @@ def list_(context: Context) -> None:
     with context.catalogue() as database:
         rows = [
             (
-                str(one.plan.run),
-                one.plan.lfn,
+                str(one.run),
+                one.lfn,
                 size(one.size_bytes),
                 one.digest.adler32 if one.digest else "not read yet",
-                str(len(one.plan.parts)),
+                one.kind.value,
             )
             for one in list_bundles(database)
         ]
-    console().print(table(("run", "bundle", "size", "adler32", "parts"), rows))
+    console().print(table(("run", "bundle", "size", "adler32", "kind"), rows))

@@ -166,7 +166,7 @@ def _show_result(out: Console, database: Database, config: Config, run: int, end
     bundle = bundle_of(database, run)
     if bundle is None or bundle.digest is None:
         raise NotSafeError(f"run {run} has no bundle that was read", hint="look at the engine's log")
-    lfn, digest = bundle.plan.lfn, bundle.digest
+    lfn, digest = bundle.lfn, bundle.digest
     kinds = {one.name: one.kind for one in config.endpoint}
     rows, surls = [], []
     for replica in replicas_of(database, run):

@@ -8,7 +8,7 @@ import click
 
 from mover.catalogue import custody
 from mover.catalogue.replicas import replicas_of, retry_replicas
-from mover.catalogue.runs import bundle_of, find_run, get_run
+from mover.catalogue.runs import BundleRecord, bundle_of, find_run, get_run
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, size, table
 from mover.cli.waiting import wait_until_safe
@@ -69,10 +69,8 @@ def show(context: Context, number: int) -> None:
         out.print(f"problem: {printable(record.problem)}\nhint: {printable(record.hint or '')}")
     if bundle:
         adler32 = bundle.digest.adler32 if bundle.digest else "not read yet"
-        out.print(f"bundle: {bundle.plan.lfn}, {size(bundle.size_bytes)}, adler32 {adler32}")
-        digests = {member.name: dict(member.digests) for member in bundle.digest.members} if bundle.digest else {}
-        rows = [(one.name, size(one.size_bytes), _sha256(digests, one.name)) for one in bundle.plan.parts]
-        out.print(table(("part", "size", "sha256"), rows))
+        out.print(f"bundle: {bundle.lfn}, {size(bundle.size_bytes)}, adler32 {adler32}")
+        out.print(table(("member", "size", "sha256"), _members(bundle)))
         out.print(
             table(
                 ("endpoint", "state", "since", "problem", "hint"),
@@ -165,5 +163,9 @@ def _facts(facts: dict[str, object]) -> str:
     )
 
 
-def _sha256(digests: dict[str, dict[str, str]], part: str) -> str:
-    return digests.get(part, {}).get("sha256", "not read yet")
+def _members(bundle: BundleRecord) -> list[tuple[str, str, str]]:
+    """What is known of the members: their digests, or, before the first reading, what is planned."""
+    if bundle.digest:
+        return [(one.name, size(one.size_bytes), dict(one.digests)["sha256"]) for one in bundle.digest.members]
+    parts = bundle.plan.parts if bundle.plan else ()
+    return [(part.name, size(part.size_bytes), "not read yet") for part in parts]

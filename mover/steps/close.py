@@ -106,4 +106,4 @@ def _is_same(database: Database, config: Config, run: int) -> bool:
             parts, _ = list_run(directory, config.runs.naming(), run)
     except UnsafeNameError:
         return False
-    return bundle is not None and tuple(parts) == bundle.plan.parts
+    return bundle is not None and bundle.plan is not None and tuple(parts) == bundle.plan.parts

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from mover.catalogue.database import Database
-from mover.catalogue.replicas import ReplicaRecord, record_lost, replicas_of
+from mover.catalogue.replicas import ReplicaRecord, record_lost, replicas_of_bundle
 from mover.catalogue.runs import BundleRecord, bundle_of, get_run, record_run_event
 from mover.config import Config
 from mover.errors import CredentialError, MoverError, NotSafeError
@@ -32,7 +32,7 @@ def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str
         raise NotSafeError(f"run {run} has no bundle", hint=f"`mover run show {run}` says why")
     places = {endpoint.name: endpoint for endpoint in config.endpoint}
     proven, failures = [], []
-    for replica in replicas_of(database, run):
+    for replica in replicas_of_bundle(database, bundle.id):
         if replica.endpoint not in places:
             continue
         place = places[replica.endpoint]
@@ -72,10 +72,10 @@ def want_lost_again(
     kinds = {endpoint.name: endpoint.kind for endpoint in config.endpoint}
     lost = [
         replica
-        for replica in replicas_of(database, run)
+        for replica in replicas_of_bundle(database, bundle.id)
         if replica.endpoint in kinds
         and replica.state is final_state(kinds[replica.endpoint])
-        and endpoints[replica.endpoint].stat(bundle.plan.lfn) is None
+        and endpoints[replica.endpoint].stat(bundle.lfn) is None
     ]
     if lost and record.state is RunState.SAFE:
         record_run_event(database, run, RunEvent.REPLICA_LOST, now=now, endpoints=[one.endpoint for one in lost])
@@ -89,7 +89,7 @@ def _recheck_replica(
 ) -> None:
     if replica.state is not final_state(kind) or bundle.digest is None:
         raise NotSafeError(f"only {replica.state}", hint="the engine goes on with it")
-    lfn = bundle.plan.lfn
+    lfn = bundle.lfn
     stored = endpoint.stat(lfn)
     if stored is None:
         raise NotSafeError(f"{endpoint.url(lfn)} is not there any more", hint="ask the site")

@@ -8,8 +8,8 @@ from datetime import datetime
 from mover.bundle.plan import BundlePlan
 from mover.bundle.scan import changed, list_run, open_directory
 from mover.catalogue.database import Database
-from mover.catalogue.replicas import replicas_of
-from mover.catalogue.runs import BundleRecord, bundle_of, get_run, note, record_run_event
+from mover.catalogue.replicas import replicas_of_bundle
+from mover.catalogue.runs import bundle_of, get_run, note, record_run_event
 from mover.config import Config
 from mover.errors import NotSafeError, RunChangedError
 from mover.model import Part
@@ -34,13 +34,13 @@ def release_run(
         RunChangedError: a local file is not one that was bundled.
     """
     # 1
-    bundle = _check_catalogue(database, config, run)
+    plan = _check_catalogue(database, config, run)
     # 2
     assessment = recheck(database, config, run, endpoints)
     # 3
     naming = config.runs.naming()
     with open_directory(config.runs.directory) as directory:
-        present = _bundled_parts(directory, naming, bundle.plan)
+        present = _bundled_parts(directory, naming, plan)
         # 4
         names = [part.name for part in present]
         note(database, run, "release intended", now=now, files=names, found=str(assessment))
@@ -54,7 +54,7 @@ def release_run(
     return assessment
 
 
-def _check_catalogue(database: Database, config: Config, run: int) -> BundleRecord:
+def _check_catalogue(database: Database, config: Config, run: int) -> BundlePlan:
     record = get_run(database, run)
     bundle = bundle_of(database, run)
     if record.state is RunState.RELEASED:
@@ -64,10 +64,12 @@ def _check_catalogue(database: Database, config: Config, run: int) -> BundleReco
             f"run {run} is {record.state}" + (f": {record.problem}" if record.problem else ""),
             hint=record.hint or f"`mover run show {run}` says what it waits for",
         )
+    if bundle.plan is None:
+        raise NotSafeError(f"run {run} was adopted: its files were never here", hint="nothing is left to do")
     kinds = {endpoint.name: endpoint.kind for endpoint in config.endpoint}
     unfinished = [
         replica.endpoint
-        for replica in replicas_of(database, run)
+        for replica in replicas_of_bundle(database, bundle.id)
         if replica.endpoint in kinds and replica.state is not final_state(kinds[replica.endpoint])
     ]
     if unfinished:
@@ -75,7 +77,7 @@ def _check_catalogue(database: Database, config: Config, run: int) -> BundleReco
             f"run {run} is safe, but {', '.join(unfinished)} still needs its files",
             hint=f"let the engine finish, or mend what `mover run show {run}` says of it",
         )
-    return bundle
+    return bundle.plan
 
 
 def _bundled_parts(directory: int, naming: RunNaming, plan: BundlePlan) -> list[Part]:

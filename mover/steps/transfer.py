@@ -1,7 +1,7 @@
 """Wanted → copied: look at what is there, adopt what is right, else stream the bundle to the endpoint."""
 
 from mover.bundle.prefetch import Prefetch
-from mover.bundle.stream import BundleReader, check_same
+from mover.bundle.stream import check_same
 from mover.catalogue.replicas import record_event, record_intent, withdraw_intent
 from mover.catalogue.runs import record_digest
 from mover.errors import (
@@ -36,7 +36,7 @@ def transfer(work: Work) -> None:
     path = work.lfn if tape else temporary_path(work.lfn, work.replica.uploads + 1)
     record_intent(work.database, work.claim, path, now=work.clock.now())
     # 3
-    reader = BundleReader(work.bundle.plan, work.run_directory, expected=work.bundle.digest)
+    reader = work.reader()
     try:
         with Prefetch(reader.chunks(), work.waiting) as chunks:
             size_bytes = work.bundle.size_bytes

@@ -8,7 +8,7 @@ from mover.bundle.stream import BundleReader, read_through
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import Claim, ReplicaRecord, renew_claim
 from mover.catalogue.runs import BundleRecord, record_digest
-from mover.errors import LeaseLostError, VerificationError
+from mover.errors import LeaseLostError, RunChangedError, VerificationError
 from mover.model import BundleDigest, ChecksumKind, StoredFile
 from mover.ports import Clock, StorageEndpoint
 
@@ -57,7 +57,7 @@ class Work:
     @property
     def lfn(self) -> str:
         """The bundle's final name."""
-        return self.bundle.plan.lfn
+        return self.bundle.lfn
 
     def waiting(self) -> None:
         """Called while the local disk gives nothing: `alive`, without progress."""
@@ -72,6 +72,19 @@ class Work:
             done += len(chunk)
         self.alive(done)
 
+    def reader(self) -> BundleReader:
+        """A reading of the local files, held against an earlier one if there was any.
+
+        Raises:
+            RunChangedError: the bundle is not made from local files.
+        """
+        if self.bundle.plan is None:
+            raise RunChangedError(
+                f"{self.lfn} was adopted, it cannot be made again from local files",
+                hint=f"`mover run show {self.claim.run}` says where it is stored",
+            )
+        return BundleReader(self.bundle.plan, self.run_directory, expected=self.bundle.digest)
+
     def digest(self) -> BundleDigest:
         """The bundle's digest; where no reading has been completed yet, the local files are read for it.
 
@@ -80,7 +93,7 @@ class Work:
         """
         if self.bundle.digest is not None:
             return self.bundle.digest
-        reader = BundleReader(self.bundle.plan, self.run_directory)
+        reader = self.reader()
         read_through(self.watched(reader.chunks()))
         return record_digest(self.database, self.bundle, reader.digest, now=self.clock.now())
 

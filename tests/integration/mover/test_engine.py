@@ -27,6 +27,7 @@ def _bundle_sha256(box: Box, run: int) -> str:
     with box.catalogue() as database:
         bundle = bundle_of(database, run)
     assert bundle is not None
+    assert bundle.plan is not None
     return _sha256_of_plan(bundle.plan, box.room.run_directory)
 
 

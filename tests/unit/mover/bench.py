@@ -114,4 +114,5 @@ def poll(work: Work) -> None:
 def bundle_bytes(bench: Bench) -> bytes:
     bundle = bundle_of(bench.catalogue, RUN)
     assert bundle is not None
+    assert bundle.plan is not None
     return b"".join(BundleReader(bundle.plan, bench.config.runs.directory).chunks())

@@ -25,9 +25,9 @@ from mover.catalogue.replicas import (
     replicas_of,
     retry_replicas,
 )
-from mover.catalogue.runs import bundle_of, find_run, record_digest, record_planned, record_run_event
+from mover.catalogue.runs import BundleRecord, bundle_of, find_run, record_digest, record_planned, record_run_event
 from mover.errors import CatalogueError, EndpointUnavailableError, ForeignFileError, LeaseLostError, LfnTakenError
-from mover.model import BundleDigest, MemberDigest, Part
+from mover.model import BundleDigest, BundleKind, MemberDigest, Part
 from mover.states import ReplicaEvent, ReplicaState, RunEvent, RunState
 
 NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -232,6 +232,37 @@ def test_an_upgrade_backs_up_first_and_keeps_what_was_there(
     backup = sqlite3.connect(catalogue.path.with_name(f"{catalogue.path.name}.schema-{len(shipped)}"))
     assert backup.execute("SELECT count(*) FROM run").fetchone() == (1,)
     backup.close()
+
+
+def test_a_catalogue_of_the_first_schema_keeps_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, at, plan = tmp_path / "old.sqlite", NOW.isoformat(), _plan()
+    with monkeypatch.context() as patch:
+        first = database._migrations()[:1]
+        patch.setattr(database, "_migrations", lambda: first)
+        old = Database(path, create=True)
+    with old.transaction() as rows:
+        rows.execute("INSERT INTO run VALUES (7, 'planned', ?, ?, '1', NULL, NULL)", (at, at))
+        rows.execute("INSERT INTO bundle VALUES (3, 7, ?, ?, 10240, '00000001', ?)", (plan.lfn, plan.to_json(), at))
+        rows.execute("""INSERT INTO member VALUES (3, 0, '7.000', 3, '[["sha256", "ab"]]')""")
+        rows.execute(
+            "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at) VALUES (3, 'tape', 'wanted', ?, ?)",
+            (at, at),
+        )
+        custody.append(rows, NOW, 7, "found complete")
+    old.close()
+    upgraded = Database(path)
+    assert bundle_of(upgraded, 7) == BundleRecord(
+        id=3,
+        run=7,
+        kind=BundleKind.RAW,
+        lfn=plan.lfn,
+        size_bytes=10240,
+        plan=plan,
+        digest=BundleDigest(10240, "00000001", (MemberDigest("7.000", 3, (("sha256", "ab"),)),)),
+    )
+    assert [(one.bundle_id, one.endpoint, one.backlog) for one in replicas_of(upgraded, 7)] == [(3, "tape", False)]
+    assert not upgraded.query("PRAGMA foreign_key_check")
+    assert custody.verify(upgraded) == 1
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(catalogue: Database, monkeypatch: pytest.MonkeyPatch) -> None:

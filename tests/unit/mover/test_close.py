@@ -45,6 +45,7 @@ def test_an_incomplete_run_can_be_forced_and_says_so_in_its_manifest(bench: Benc
     assert bench.close_run(force=True) is Closed.PLANNED
     bundle = bundle_of(bench.catalogue, RUN)
     assert bundle is not None
+    assert bundle.plan is not None
     assert bundle.plan.findings == ("there is no END_OF_RUN event",)
 
 
