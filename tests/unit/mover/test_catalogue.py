@@ -245,7 +245,8 @@ def test_a_catalogue_of_the_first_schema_keeps_its_facts(tmp_path: Path, monkeyp
         rows.execute("INSERT INTO bundle VALUES (3, 7, ?, ?, 10240, '00000001', ?)", (plan.lfn, plan.to_json(), at))
         rows.execute("""INSERT INTO member VALUES (3, 0, '7.000', 3, '[["sha256", "ab"]]')""")
         rows.execute(
-            "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at) VALUES (3, 'tape', 'wanted', ?, ?)",
+            "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at) "
+            "VALUES (3, 'tape', 'wanted', ?, ?)",
             (at, at),
         )
         custody.append(rows, NOW, 7, "found complete")
