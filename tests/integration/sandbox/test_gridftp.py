@@ -99,10 +99,8 @@ def test_no_other_file_can_be_reached(server: GridFtpServer, robot_proxy: Memory
 def test_it_listens_on_loopback_only(server: GridFtpServer) -> None:
     tables = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
     rows = [row.split() for table in tables for row in table.splitlines()[1:]]
-    listening = {
-        row[1].split(":")[0] for row in rows if row[3] == "0A" and int(row[1].split(":")[1], 16) == server.port
-    }
-    assert listening == {"0100007F"}
+    addresses = [row[1].split(":") for row in rows if row[3] == "0A"]
+    assert {host for host, port in addresses if int(port, 16) == server.port("GSIFTP_PORT")} == {"0100007F"}
 
 
 def test_an_outage_keeps_the_url_and_files_and_ends_sessions(
@@ -110,7 +108,7 @@ def test_an_outage_keeps_the_url_and_files_and_ends_sessions(
 ) -> None:
     url = server.gsiftp_url
     client(robot_proxy).filecopy(source, f"{url}/kept")
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as session:
+    with socket.create_connection(("127.0.0.1", server.port("GSIFTP_PORT")), timeout=10) as session:
         assert session.recv(100).startswith(b"220")
         server.stop()
         eventually(lambda: session.recv(100) == b"")
@@ -143,17 +141,17 @@ def test_a_port_lost_to_another_program_is_replaced_at_the_first_start(
     server: GridFtpServer, grid_ca: CertificateAuthority, tmp_path: Path
 ) -> None:
     other = GridFtpServer(tmp_path / "gridftp", grid_ca, robot="Robot")
-    lost = other.port
+    lost = other.port("GSIFTP_PORT")
     try:
         with socket.socket() as taken:
             taken.bind(("127.0.0.1", lost))
             taken.listen()
             other.start()
-        assert other.port != lost
+        assert other.port("GSIFTP_PORT") != lost
         other.stop()
         with socket.socket() as taken:
             taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            taken.bind(("127.0.0.1", other.port))
+            taken.bind(("127.0.0.1", other.port("GSIFTP_PORT")))
             taken.listen()
             with pytest.raises(SandboxError, match="gridftp ended before it was ready"):
                 other.start()
