@@ -1,6 +1,8 @@
 """The configuration: TOML read into frozen models; everything that is wrong is said at once, with its key."""
 
 import tomllib
+from collections.abc import Iterator
+from functools import cached_property
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Literal
@@ -10,7 +12,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from mover.errors import ConfigError, UnsafeNameError
 from mover.location import Location
-from mover.model import EndpointKind, check_name
+from mover.model import BundleKind, EndpointKind, check_name
 from mover.naming import LfnNaming, RunNaming, Step, Template, TemplateError
 from mover.policy import Policy
 
@@ -118,12 +120,16 @@ class CredentialConfig(_Table):
 
 
 class EndpointConfig(_Table):
-    """`[[endpoint]]`: a storage element that every bundle goes to."""
+    """`[[endpoint]]`: a storage element that bundles go to."""
 
     name: Name
     site: Name
     kind: EndpointKind
     url: str
+    source: Literal["tpc", "local"] = "tpc"
+    third_party_copy: bool = True
+    streams: int = Field(default=1, ge=1, le=32)
+    limit_bytes_per_second: int | None = Field(default=None, ge=1_000_000)
     stall_timeout_seconds: Seconds = 120.0
     checksum_timeout_seconds: Seconds = 1800.0
     archive_poll_seconds: Seconds = 60.0
@@ -162,11 +168,13 @@ class EndpointConfig(_Table):
 
 
 class PolicyConfig(_Table):
-    """`[policy]`: what must be proven before a run is safe."""
+    """`[policy.raw]`, `[policy.reco]`, `[policy.mc]`: where bundles of that kind go, and what must be proven."""
 
     tapes: int = Field(default=2, ge=0)
     tape_sites: int = Field(default=2, ge=0)
     disks: int = Field(default=1, ge=0)
+    endpoints: tuple[Name, ...] | None = None
+    optional: tuple[Name, ...] = ()
 
     @model_validator(mode="after")
     def _asks_for_something(self) -> "PolicyConfig":
@@ -174,11 +182,41 @@ class PolicyConfig(_Table):
             raise ValueError("asks for no replica at all, so that every run would be safe at once")
         if self.tape_sites > self.tapes:
             raise ValueError("tape_sites cannot be more than tapes")
+        if self.endpoints is not None and len(set(self.endpoints)) != len(self.endpoints):
+            raise ValueError("endpoints names one twice")
         return self
 
-    def policy(self) -> Policy:
-        """The policy that `mover.policy.assess` takes."""
-        return Policy(tapes=self.tapes, tape_sites=self.tape_sites, disks=self.disks)
+    def faults(self, endpoints: tuple[EndpointConfig, ...]) -> Iterator[str]:
+        """What keeps these endpoints from ever satisfying it."""
+        names = {one.name for one in endpoints}
+        wanted = names if self.endpoints is None else set(self.endpoints)
+        if unknown := wanted - names:
+            yield f"there is no endpoint {min(unknown)!r}"
+        if unknown := set(self.optional) - wanted:
+            yield f"{min(unknown)!r} is optional, but not among the endpoints"
+        needed = [one for one in endpoints if one.name in wanted - set(self.optional)]
+        tapes = [one for one in needed if one.kind is EndpointKind.TAPE]
+        have = (len(tapes), len({one.site for one in tapes}), len(needed) - len(tapes))
+        want = (self.tapes, self.tape_sites, self.disks)
+        for what, there, wants in zip(("tapes", "tape sites", "disks"), have, want, strict=True):
+            if there < wants:
+                yield f"wants {wants} {what}, but the endpoints (without optional ones) are only {there}"
+
+
+class PoliciesConfig(_Table):
+    """`[policy]`: one table for each kind of bundle that is made here."""
+
+    raw: PolicyConfig = PolicyConfig()
+    reco: PolicyConfig | None = None
+    mc: PolicyConfig | None = None
+
+
+class ReleaseConfig(_Table):
+    """`[release]`: when the local files of a safe run go, if it is left to the engine."""
+
+    automatic: bool = False
+    retention_hours: float = Field(default=168.0, ge=0, le=10 * 366 * 24)
+    hurry_at_percent: float = Field(default=80.0, gt=0, le=100)
 
 
 class EngineConfig(_Table):
@@ -188,6 +226,10 @@ class EngineConfig(_Table):
     first_retry_seconds: Seconds = 10.0
     longest_retry_seconds: Seconds = 1800.0
     rejections_before_quarantine: int = Field(default=3, ge=1, le=100)
+    order: Literal["oldest-first", "newest-first"] = "oldest-first"
+    failures_before_pause: int = Field(default=3, ge=1, le=100)
+    first_probe_seconds: Seconds = 30.0
+    longest_probe_seconds: Seconds = 600.0
 
 
 class Config(_Table):
@@ -199,8 +241,9 @@ class Config(_Table):
     bundle: BundleConfig
     credential: CredentialConfig = CredentialConfig()
     endpoint: tuple[EndpointConfig, ...]
-    policy: PolicyConfig = PolicyConfig()
+    policy: PoliciesConfig = PoliciesConfig()
     engine: EngineConfig = EngineConfig()
+    release: ReleaseConfig = ReleaseConfig()
 
     @model_validator(mode="after")
     def _endpoints_can_satisfy_the_policy(self) -> "Config":
@@ -218,13 +261,29 @@ class Config(_Table):
                 f"engine.lease_seconds must be more than every checksum_timeout_seconds ({longest:.0f}), "
                 "or another engine could take over work that is waiting for a checksum"
             )
-        tapes = [one for one in self.endpoint if one.kind is EndpointKind.TAPE]
-        have = (len(tapes), len({one.site for one in tapes}), len(self.endpoint) - len(tapes))
-        want = (self.policy.tapes, self.policy.tape_sites, self.policy.disks)
-        for what, there, wanted in zip(("tapes", "tape sites", "disks"), have, want, strict=True):
-            if there < wanted:
-                raise ValueError(f"[policy] wants {wanted} {what}, but the endpoints are only {there}")
+        for kind in BundleKind:
+            policy: PolicyConfig | None = getattr(self.policy, kind)
+            for fault in policy.faults(self.endpoint) if policy else ():
+                raise ValueError(f"[policy.{kind}] {fault}")
         return self
+
+    def policy_of(self, kind: BundleKind) -> Policy | None:
+        """The replica policy for bundles of that kind; None if none is declared."""
+        found: PolicyConfig | None = getattr(self.policy, kind)
+        return self._policy(found) if found else None
+
+    def raw_policy(self) -> Policy:
+        """The replica policy for raw data, which is always declared."""
+        return self._policy(self.policy.raw)
+
+    def _policy(self, found: PolicyConfig) -> Policy:
+        names = found.endpoints or tuple(one.name for one in self.endpoint)
+        return Policy(found.tapes, found.tape_sites, found.disks, names, frozenset(found.optional))
+
+    @cached_property
+    def places(self) -> dict[str, EndpointConfig]:
+        """The endpoints by name."""
+        return {one.name: one for one in self.endpoint}
 
 
 def load_config(path: Path) -> Config:

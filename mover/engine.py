@@ -1,20 +1,21 @@
-"""The daemon: notices ended runs, has a lane (thread) an endpoint work the catalogue, and says when a run is safe.
+"""The daemon: notices ended runs, has lanes (threads) work the catalogue, and says when a run is safe.
 
 Everything that matters is in the catalogue, so the engine may die anywhere.
 """
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 from mover.catalogue.database import Database
-from mover.catalogue.replicas import free_dead_claims, replicas_of
-from mover.catalogue.runs import find_run, list_runs, record_safe
+from mover.catalogue.endpoints import record_well
+from mover.catalogue.replicas import free_dead_claims, replicas_of_bundle
+from mover.catalogue.runs import bundle_of, find_run, list_runs, record_safe
 from mover.config import Config
 from mover.errors import CatalogueError, MoverError, RunError, StateError
-from mover.lane import Lane, Progress, Surroundings
+from mover.lane import Gate, Lane, OpenEndpoints, Progress, Surroundings
 from mover.policy import ProvenReplica, assess
-from mover.ports import Clock, StorageEndpoint
+from mover.ports import Clock
 from mover.states import RunState
 from mover.steps.close import close_run
 
@@ -25,14 +26,14 @@ class Engine:
     """Works a catalogue until it is asked to stop.
 
     Args:
-        endpoints: an adapter for each configured endpoint, by name; used by one lane each.
+        open_endpoints: makes an adapter for each configured endpoint; called once for each lane, which closes them.
         observe: told of progress, from the lanes' threads; must be quick.
     """
 
     def __init__(
         self,
         config: Config,
-        endpoints: Mapping[str, StorageEndpoint],
+        open_endpoints: OpenEndpoints,
         clock: Clock,
         *,
         observe: Callable[[Progress], None] = lambda _: None,
@@ -42,8 +43,9 @@ class Engine:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._trouble = ""
-        around = Surroundings(config, clock, self._stop, self._wake, observe)
-        self._lanes = [Lane(place, endpoints[place.name], around) for place in config.endpoint]
+        around = Surroundings(config, open_endpoints, clock, self._stop, self._wake, observe)
+        gates = [Gate(config, place) for place in config.endpoint]
+        self._lanes = [Lane(gate, around) for gate in gates for _ in range(gate.place.streams)]
 
     def run(self) -> None:
         """Work until `stop`. Every lane has ended when this returns.
@@ -54,6 +56,9 @@ class Engine:
         threads = [threading.Thread(target=lane.run, name=lane.name) for lane in self._lanes]
         database = Database(self._config.catalogue, create=True)
         try:
+            for place in self._config.endpoint:
+                # What an engine before us found out is found out anew.
+                record_well(database, place.name)
             for thread in threads:
                 thread.start()
             while not self._stop.is_set():
@@ -114,13 +119,16 @@ class Engine:
             log.exception("run %d: cannot be closed", run)
 
     def _assess(self, database: Database, run: int) -> None:
-        places = {endpoint.name: endpoint for endpoint in self._config.endpoint}
+        bundle = bundle_of(database, run)
+        if bundle is None:
+            return
+        places = self._config.places
         proven = [
             ProvenReplica(replica.endpoint, places[replica.endpoint].kind, places[replica.endpoint].site, replica.state)
-            for replica in replicas_of(database, run)
+            for replica in replicas_of_bundle(database, bundle.id)
             if replica.endpoint in places
         ]
-        assessment = assess(self._config.policy.policy(), proven)
+        assessment = assess(self._config.raw_policy(), proven)
         if assessment.holds and record_safe(database, run, now=self._clock.now(), found=str(assessment)):
             log.info("run %d: %s", run, assessment)
 

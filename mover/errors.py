@@ -128,6 +128,12 @@ class ThirdPartyCopyError(StorageError):
     permanent = False
 
 
+class CopyFailedError(StorageError):
+    """A replica could not be made from another one; what failed may be either of them, or the way between them."""
+
+    permanent = False
+
+
 class ForeignFileError(StorageError):
     """A file that we did not write stands under a name that we need."""
 
@@ -148,6 +154,13 @@ class CredentialError(MoverError):
 
 class NotSafeError(MoverError):
     """The replica policy does not hold, so the local files must stay."""
+
+    exit_code = 9
+    permanent = False
+
+
+class NoSourceError(MoverError):
+    """There is nothing that a replica could be made from: no local files, and no proven replica within reach."""
 
     exit_code = 9
     permanent = False

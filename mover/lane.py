@@ -1,18 +1,22 @@
 """A lane works the replicas of one endpoint, one after the other: claim → step → commit.
 
-One sick endpoint holds up only its own lane.
+An endpoint has a lane for each of its parallel streams; one that is sick holds up only its own.
 """
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
+from mover.breaker import Breaker
 from mover.catalogue.database import Database
+from mover.catalogue.endpoints import record_sick, record_well
 from mover.catalogue.owner import this_process
 from mover.catalogue.replicas import (
     Claim,
+    ClaimOrder,
     claim_next,
     get_replica,
     record_event,
@@ -24,14 +28,17 @@ from mover.catalogue.runs import get_bundle
 from mover.config import Config, EndpointConfig
 from mover.errors import (
     CatalogueError,
+    EndpointUnavailableError,
     LeaseLostError,
     MoverError,
     StateError,
     StoppedError,
+    StorageError,
     UnexpectedError,
     VerificationError,
 )
 from mover.model import EndpointKind
+from mover.pace import Pace
 from mover.ports import Clock, StorageEndpoint
 from mover.states import ReplicaEvent, ReplicaState
 from mover.steps.archive import archive
@@ -40,6 +47,12 @@ from mover.steps.verify import verify
 from mover.steps.work import Work
 
 log = logging.getLogger("mover")
+
+#: One turn in so many goes to what is due longest, whatever else there is.
+_TURNS = 4
+
+Endpoints = Mapping[str, StorageEndpoint]
+OpenEndpoints = Callable[[], Endpoints]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,24 +68,40 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:
-    """What all lanes of an engine share. `wake` tells the engine that something was proven or failed."""
+    """What all lanes of an engine share.
+
+    `open_endpoints` makes adapters, for one thread, of all configured endpoints: a replica may be made from another.
+    `wake` tells the engine that something was proven or failed.
+    """
 
     config: Config
+    open_endpoints: OpenEndpoints
     clock: Clock
     stop: threading.Event
     wake: threading.Event
     observe: Callable[[Progress], None]
 
 
+class Gate:
+    """What the lanes of one endpoint share."""
+
+    def __init__(self, config: Config, place: EndpointConfig) -> None:
+        self.place = place
+        self.breaker = Breaker(config.engine)
+        self.pace = Pace(place.limit_bytes_per_second)
+
+
 class Lane:
     """Works one endpoint until `stop` is set. `failure` is why it ended before that."""
 
-    def __init__(self, place: EndpointConfig, endpoint: StorageEndpoint, around: Surroundings) -> None:
+    def __init__(self, gate: Gate, around: Surroundings) -> None:
+        place = gate.place
         self.name = place.name
         self.failure: BaseException | None = None
+        self._gate = gate
         self._place = place
-        self._endpoint = endpoint
         self._around = around
+        self._turn = 0
         states = [ReplicaState.WANTED, ReplicaState.COPIED]
         self._states = [*states, ReplicaState.VERIFIED] if place.kind is EndpointKind.TAPE else states
 
@@ -80,52 +109,96 @@ class Lane:
         """Work until the engine stops. A catalogue that fails stops the engine."""
         idle_seconds = min(self._around.config.runs.poll_seconds, self._place.archive_poll_seconds)
         try:
-            database = Database(self._around.config.catalogue)
-            try:
+            with ExitStack() as stack:
+                database = stack.enter_context(closing(Database(self._around.config.catalogue)))
+                endpoints = self._around.open_endpoints()
+                for endpoint in endpoints.values():
+                    stack.callback(endpoint.close)
                 while not self._around.stop.is_set():
-                    if not self._work_next(database):
+                    if not self._work_next(database, endpoints):
                         self._around.stop.wait(idle_seconds)
-            finally:
-                database.close()
         except BaseException as error:  # the engine raises it again when all lanes have ended
             self.failure = error
         finally:
             self._around.stop.set()
             self._around.wake.set()
 
-    def _work_next(self, database: Database) -> bool:
-        engine = self._around.config.engine
-        lease = timedelta(seconds=engine.lease_seconds)
-        farthest = timedelta(seconds=2 * max(engine.longest_retry_seconds, self._place.archive_poll_seconds))
-        now = self._around.clock.now()
-        claim = claim_next(
-            database, self.name, self._states, owner=this_process(), lease=lease, now=now, farthest=farthest
-        )
-        if claim is None:
+    def _work_next(self, database: Database, endpoints: Endpoints) -> bool:
+        if not self._gate.breaker.admit(self._around.clock.now()):
             return False
+        told = False
         try:
-            self._try_step(database, claim)
-        except (LeaseLostError, StoppedError) as error:
-            log.info("run %d at %s: %s", claim.run, self.name, error.message)
+            claim = self._claim(database)
+            if claim is None:
+                return False
+            try:
+                told = self._try_step(database, claim, endpoints)
+            except (LeaseLostError, StoppedError) as error:
+                log.info("run %d at %s: %s", claim.run, self.name, error.message)
+            finally:
+                release_claim(database, claim)
+                self._around.wake.set()
         finally:
-            release_claim(database, claim)
-            self._around.wake.set()
+            if not told:
+                self._gate.breaker.unused()
         return True
 
-    def _try_step(self, database: Database, claim: Claim) -> None:
+    def _claim(self, database: Database) -> Claim | None:
+        engine = self._around.config.engine
+        self._turn = (self._turn + 1) % _TURNS
+        order = ClaimOrder.LONGEST_DUE if self._turn == 0 else ClaimOrder(engine.order)
+        if self._gate.breaker.probing:
+            # So that one file that the endpoint cannot serve does not stand for all of it.
+            order = ClaimOrder.PROBE
+        return claim_next(
+            database,
+            self.name,
+            self._states,
+            owner=this_process(),
+            lease=timedelta(seconds=engine.lease_seconds),
+            now=self._around.clock.now(),
+            farthest=timedelta(seconds=2 * max(engine.longest_retry_seconds, self._place.archive_poll_seconds)),
+            order=order,
+        )
+
+    def _try_step(self, database: Database, claim: Claim, endpoints: Endpoints) -> bool:
+        """Whether the breaker was told how it went: not every failure says something of the endpoint."""
         try:
-            self._step(database, claim)
+            self._step(database, claim, endpoints)
         except StateError as error:
             self._schedule(database, claim, error)
+            return False
         except (CatalogueError, StoppedError):
             raise
+        except EndpointUnavailableError as error:
+            self._schedule(database, claim, error)
+            self._failed(database, error)
+            return True
         except MoverError as error:
             self._schedule(database, claim, error)
+            if not isinstance(error, StorageError | VerificationError):
+                return False
         except Exception as error:
             log.exception("run %d at %s", claim.run, self.name)
             self._schedule(database, claim, UnexpectedError(error))
+            return False
+        self._succeeded(database)
+        return True
 
-    def _step(self, database: Database, claim: Claim) -> None:
+    def _failed(self, database: Database, error: MoverError) -> None:
+        breaker, now = self._gate.breaker, self._around.clock.now()
+        if breaker.failed(now) and breaker.probe_at is not None:
+            failures, probe_at = breaker.failures, breaker.probe_at
+            record_sick(database, self.name, error, failures=failures, probe_at=probe_at, now=now)
+            pause = (probe_at - now).total_seconds()
+            log.warning("%s: failed %d times in a row, and is left alone for %.0f s", self.name, failures, pause)
+
+    def _succeeded(self, database: Database) -> None:
+        if self._gate.breaker.succeeded():
+            record_well(database, self.name)
+            log.warning("%s: answers again", self.name)
+
+    def _step(self, database: Database, claim: Claim, endpoints: Endpoints) -> None:
         replica = get_replica(database, claim.replica_id)
         bundle = get_bundle(database, replica.bundle_id)
         begun = Progress(claim.run, self.name, replica.state, 0, bundle.size_bytes)
@@ -134,17 +207,17 @@ class Lane:
             claim=claim,
             replica=replica,
             bundle=bundle,
-            endpoint=self._endpoint,
-            run_directory=self._around.config.runs.directory,
+            config=self._around.config,
+            endpoints=endpoints,
             clock=self._around.clock,
-            alive=_Alive(database, claim, self._around, begun),
+            alive=_Alive(database, claim, self._around, self._gate.pace, begun),
         )
         if replica.state is ReplicaState.WANTED:
             transfer(work)
         elif replica.state is ReplicaState.COPIED:
             verify(work)
         else:
-            archive(work, poll=timedelta(seconds=self._place.archive_poll_seconds))
+            archive(work)
         after = get_replica(database, claim.replica_id).state
         if after is not replica.state:
             log.info("run %d at %s: %s", claim.run, self.name, after)
@@ -160,24 +233,33 @@ class Lane:
             log.error("run %d at %s: quarantined: %s (%s)", claim.run, self.name, error.message, error.hint)
             return
         delay = min(engine.first_retry_seconds * 2 ** min(replica.failures, 20), engine.longest_retry_seconds)
+        if isinstance(error, EndpointUnavailableError):
+            # The breaker knows how long to leave the endpoint alone; once it answers, all of it should be due soon.
+            delay = min(delay, engine.longest_probe_seconds)
         record_failure(database, claim, error, next_attempt_at=now + timedelta(seconds=delay))
         log.warning("run %d at %s: %s (%s); again in %.0f s", claim.run, self.name, error.message, error.hint, delay)
 
 
 class _Alive:
-    """Called for every chunk: stops when asked to, renews the lease when a third of it is gone, shows progress."""
+    """Called for every chunk: stops when asked to, keeps to the bandwidth limit, renews the lease, shows progress."""
 
-    def __init__(self, database: Database, claim: Claim, around: Surroundings, begun: Progress) -> None:
+    def __init__(self, database: Database, claim: Claim, around: Surroundings, pace: Pace, begun: Progress) -> None:
         self._claim = claim
         self._database = database
         self._around = around
+        self._pace = pace
         self._begun = begun
         self._renewed = around.clock.now()
+        self._paced_bytes = 0
 
     def __call__(self, bytes_done: int) -> None:
+        if bytes_done > self._paced_bytes:
+            self._pace.spend(bytes_done - self._paced_bytes, self._around.stop)
+            self._paced_bytes = bytes_done
         if self._around.stop.is_set():
             raise StoppedError("interrupted, to be taken up again", hint="start the engine again")
         now = self._around.clock.now()
+        # When a third of it is gone: an early renewal costs a commit, a late one the claim.
         if now - self._renewed > self._claim.lease / 3:
             renew_claim(self._database, self._claim, now=now)
             self._renewed = now

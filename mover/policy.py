@@ -1,4 +1,4 @@
-"""When a run is safe: the declared replica policy, and whether what has been proven satisfies it."""
+"""When a bundle is safe: the declared replica policy, and whether what has been proven satisfies it."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,11 +9,17 @@ from mover.states import ReplicaState
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What must be proven before local files may go."""
+    """Where the bundles of one kind go, and what must be proven before local files may go.
+
+    `endpoints` are in the order of preference as sources for third-party copies; what is `optional` among them is
+    wanted like the others, but nothing waits for it.
+    """
 
     tapes: int
     tape_sites: int
     disks: int
+    endpoints: tuple[str, ...]
+    optional: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,8 +55,11 @@ class Assessment:
 
 
 def assess(policy: Policy, replicas: Iterable[ProvenReplica]) -> Assessment:
-    """Count tape replicas that are archived and disk replicas that are verified, and compare with the policy."""
-    proven = tuple(replicas)
+    """Count tape replicas that are archived and disk replicas that are verified, and compare with the policy.
+
+    Only what is at the policy's endpoints counts: one that was taken out of it is not relied upon.
+    """
+    proven = tuple(one for one in replicas if one.endpoint in policy.endpoints)
     tape = [one for one in proven if one.kind is EndpointKind.TAPE and one.state is ReplicaState.ARCHIVED]
     disks = sum(one.kind is EndpointKind.DISK and one.state is ReplicaState.VERIFIED for one in proven)
     sites = len({one.site for one in tape})

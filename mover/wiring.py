@@ -1,6 +1,7 @@
 """The one place that picks adapters: endpoints, credentials and clock from the configuration."""
 
 import os
+from collections.abc import Callable
 from datetime import UTC, datetime
 
 from mover.config import Config, EndpointConfig
@@ -21,7 +22,16 @@ class SystemClock:
 
 
 def build_endpoints(config: Config) -> dict[str, StorageEndpoint]:
-    """An adapter for each configured endpoint, by name. Nothing is contacted yet.
+    """An adapter for each configured endpoint, by name, for one thread. Nothing is contacted yet.
+
+    Raises:
+        CredentialError: the kernel does not let this process keep proxies to itself.
+    """
+    return endpoint_factory(config)()
+
+
+def endpoint_factory(config: Config) -> Callable[[], dict[str, StorageEndpoint]]:
+    """What makes adapters for one thread after the other. All of them use the same proxy.
 
     Raises:
         CredentialError: the kernel does not let this process keep proxies to itself.
@@ -31,7 +41,7 @@ def build_endpoints(config: Config) -> dict[str, StorageEndpoint]:
     os.environ["X509_CERT_DIR"] = str(config.credential.ca_directory)
     credential = config.credential
     credentials = AgentCredentials(credential.agent, credential.profile, credential.lifetime_seconds)
-    return {endpoint.name: _build(endpoint, config, credentials) for endpoint in config.endpoint}
+    return lambda: {place.name: _build(place, config, credentials) for place in config.endpoint}
 
 
 def _build(place: EndpointConfig, config: Config, credentials: CredentialSource) -> StorageEndpoint:

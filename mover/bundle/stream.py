@@ -7,6 +7,7 @@ import hashlib
 import os
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from zlib_ng import zlib_ng
@@ -14,7 +15,7 @@ from zlib_ng import zlib_ng
 from mover.bundle import tar
 from mover.bundle.plan import MANIFEST_NAME, BundlePlan, mtime_seconds, render_manifest, render_md5
 from mover.bundle.scan import changed, open_directory, open_part, unreadable
-from mover.errors import RunChangedError
+from mover.errors import RunChangedError, VerificationError
 from mover.model import BundleDigest, MemberDigest, Part
 
 CHUNK_BYTES = 4 << 20
@@ -165,6 +166,28 @@ def _coalesce(pieces: Iterable[bytes]) -> Iterator[bytes]:
             held, size = [joined[whole:]], size - whole
     if size:
         yield b"".join(held)
+
+
+def same_as(expected: BundleDigest, stored: Generator[bytes, None, None], name: str) -> Generator[bytes, None, None]:
+    """The chunks of a stored bundle as they are read; it ends well only if they were the bundle's.
+
+    Closing it closes `stored`.
+
+    Raises:
+        VerificationError: their size or adler32 is another.
+    """
+    adler, size = 1, 0
+    with closing(stored):
+        for chunk in stored:
+            adler = zlib_ng.adler32(chunk, adler)
+            size += len(chunk)
+            yield chunk
+    if (size, f"{adler:08x}") != (expected.size_bytes, expected.adler32):
+        raise VerificationError(
+            f"{name} was read as {size} bytes with adler32 {adler:08x} "
+            f"instead of {expected.size_bytes} with {expected.adler32}",
+            hint="its stored copy has gone bad: ask the site, and run `mover audit` over it",
+        )
 
 
 def read_through(chunks: Iterable[bytes]) -> None:

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from enum import StrEnum
 
 from mover.catalogue import custody
 from mover.catalogue.database import Database
@@ -49,6 +50,32 @@ class Claim:
     lease: timedelta
 
 
+class ClaimOrder(StrEnum):
+    """Which of the replicas that are due comes first. Live ones come before backlog, but for a probe.
+
+    By run, what is to be moved comes before a look at tapes; by what is due longest, nothing waits for ever.
+    """
+
+    OLDEST_RUN = "oldest-first"
+    NEWEST_RUN = "newest-first"
+    LONGEST_DUE = "longest due"
+    PROBE = "probe"
+
+
+_CLAIM = (
+    "SELECT replica.id, bundle.run, coalesce(claim.fence, 0) AS fence FROM replica "
+    "JOIN bundle ON bundle.id = replica.bundle_id LEFT JOIN claim ON claim.replica_id = replica.id "
+    "WHERE replica.endpoint = ? AND replica.state IN (SELECT value FROM json_each(?)) "
+    "AND (replica.next_attempt_at <= ? OR replica.next_attempt_at > ?) "
+    "AND (claim.owner IS NULL OR claim.lease_until < ?) ORDER BY "
+)
+_CLAIMS = {
+    ClaimOrder.OLDEST_RUN: _CLAIM + "replica.backlog, replica.state = 'verified', bundle.run LIMIT 1",
+    ClaimOrder.NEWEST_RUN: _CLAIM + "replica.backlog, replica.state = 'verified', bundle.run DESC LIMIT 1",
+    ClaimOrder.LONGEST_DUE: _CLAIM + "replica.backlog, replica.next_attempt_at LIMIT 1",
+    ClaimOrder.PROBE: _CLAIM + "replica.next_attempt_at LIMIT 1",
+}
+
 _SELECT = "SELECT replica.*, bundle.run AS run FROM replica JOIN bundle ON bundle.id = replica.bundle_id "
 
 
@@ -77,22 +104,19 @@ def claim_next(
     lease: timedelta,
     now: datetime,
     farthest: timedelta = timedelta(days=3650),
+    order: ClaimOrder = ClaimOrder.OLDEST_RUN,
 ) -> Claim | None:
-    """Claim the replica at `endpoint` that has been due longest; None if none is due.
+    """Claim a replica at `endpoint` that is due; None if none is.
 
     Args:
         farthest: nothing is put off for longer than this, so that what is due later still was put off by a clock that
             was wrong, and is due too.
+        order: which one, of several.
     """
     wanted = json.dumps([state.value for state in states])
     with database.transaction() as connection:
         row = connection.execute(
-            "SELECT replica.id, bundle.run, coalesce(claim.fence, 0) AS fence FROM replica "
-            "JOIN bundle ON bundle.id = replica.bundle_id LEFT JOIN claim ON claim.replica_id = replica.id "
-            "WHERE replica.endpoint = ? AND replica.state IN (SELECT value FROM json_each(?)) "
-            "AND (replica.next_attempt_at <= ? OR replica.next_attempt_at > ?) "
-            "AND (claim.owner IS NULL OR claim.lease_until < ?) "
-            "ORDER BY replica.next_attempt_at, bundle.run LIMIT 1",
+            _CLAIMS[order],
             (endpoint, wanted, now.isoformat(), (now + farthest).isoformat(), now.isoformat()),
         ).fetchone()
         if row is None:
@@ -199,8 +223,8 @@ def record_event(
         intent = None if event in ended else path or row["intent_path"]
         message, hint = (problem.message, problem.hint) if problem else (None, None)
         connection.execute(
-            "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, failures = 0, problem = ?, hint = ?, "
-            "intent_path = ?, rejections = rejections + ? WHERE id = ?",
+            "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, failures = 0, failed_copies = 0, "
+            "problem = ?, hint = ?, intent_path = ?, rejections = rejections + ? WHERE id = ?",
             (state.value, now.isoformat(), now.isoformat(), message, hint, intent, rejected, claim.replica_id),
         )
         if problem:
@@ -221,6 +245,17 @@ def record_failure(database: Database, claim: Claim, error: MoverError, *, next_
             "UPDATE replica SET failures = failures + 1, problem = ?, hint = ?, next_attempt_at = ? WHERE id = ?",
             (error.message, error.hint, next_attempt_at.isoformat(), claim.replica_id),
         )
+
+
+def record_failed_copy(database: Database, claim: Claim) -> None:
+    """Count a copy from another replica that failed, so that another way is tried in the end.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        _guard(connection, claim)
+        connection.execute("UPDATE replica SET failed_copies = failed_copies + 1 WHERE id = ?", (claim.replica_id,))
 
 
 def postpone(database: Database, claim: Claim, *, until: datetime) -> None:
@@ -251,12 +286,25 @@ def retry_replicas(database: Database, run: int, *, now: datetime) -> int:
             elif row["problem"] is None and row["next_attempt_at"] <= at:
                 continue
             connection.execute(
-                "UPDATE replica SET next_attempt_at = ?, rejections = 0, failures = 0, problem = NULL, hint = NULL "
-                "WHERE id = ?",
+                "UPDATE replica SET next_attempt_at = ?, rejections = 0, failures = 0, failed_copies = 0, "
+                "problem = NULL, hint = NULL WHERE id = ?",
                 (at, row["id"]),
             )
             retried += 1
     return retried
+
+
+def want_replicas(database: Database, bundle_id: int, run: int, endpoints: Iterable[str], *, now: datetime) -> None:
+    """Want more replicas of a bundle, as backlog; one that is known at an endpoint already is left as it is."""
+    with database.transaction() as connection:
+        for endpoint in endpoints:
+            added = connection.execute(
+                "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at, backlog) "
+                "VALUES (?, ?, ?, ?, ?, 1) ON CONFLICT (bundle_id, endpoint) DO NOTHING",
+                (bundle_id, endpoint, ReplicaState.WANTED, now.isoformat(), now.isoformat()),
+            ).rowcount
+            if added:
+                custody.append(connection, now, run, "replica wanted by a later policy", endpoint=endpoint)
 
 
 def record_lost(database: Database, replica: ReplicaRecord, *, now: datetime) -> None:

@@ -22,12 +22,13 @@ from mover.cli.waiting import wait_until_safe
 from mover.config import Config, RunsConfig, load_config
 from mover.engine import Engine
 from mover.errors import NotSafeError, RunIncompleteError
+from mover.lane import OpenEndpoints
 from mover.model import EndpointKind
 from mover.ports import StorageEndpoint
 from mover.sandbox.site import ControlRoom, Site
 from mover.steps.recheck import recheck
 from mover.steps.release import release_run
-from mover.wiring import SystemClock, build_endpoints
+from mover.wiring import SystemClock, endpoint_factory
 
 _DEMO_RUN = 4742
 _Endpoints = dict[str, StorageEndpoint]
@@ -112,10 +113,11 @@ def _run_of(files: Sequence[Path]) -> int:
 def _move_run(
     room: ControlRoom, config: Config, run: int, say: Console, *, deadline_seconds: float, release: bool
 ) -> None:
-    endpoints = build_endpoints(config)
+    open_endpoints = endpoint_factory(config)
+    endpoints = open_endpoints()
     database = Database(config.catalogue, create=True)
     try:
-        with _engine(config, endpoints, say):
+        with _engine(config, open_endpoints, say):
             room.daq.end_run(run)
             ended = time.monotonic()
             say.print(f"end of run {run} is signalled")
@@ -138,10 +140,10 @@ def _move_run(
 
 
 @contextmanager
-def _engine(config: Config, endpoints: _Endpoints, say: Console) -> Iterator[None]:
+def _engine(config: Config, open_endpoints: OpenEndpoints, say: Console) -> Iterator[None]:
     """The engine on a thread of its own, with its progress shown."""
     with Display(config, say) as display:
-        engine = Engine(config, endpoints, SystemClock(), observe=display.observe)
+        engine = Engine(config, open_endpoints, SystemClock(), observe=display.observe)
         failures: list[BaseException] = []
 
         def work() -> None:

@@ -8,7 +8,7 @@ import click
 
 from mover.cli.context import Context, pass_context
 from mover.engine import Engine
-from mover.wiring import SystemClock, build_endpoints
+from mover.wiring import SystemClock, endpoint_factory
 
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOOK_SECONDS = 0.5
@@ -26,14 +26,14 @@ def engine(context: Context) -> None:
     # Libraries log every request at INFO, with headers: only ours is told so much.
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("mover").setLevel(logging.INFO)
-    endpoints = build_endpoints(context.config)
+    open_endpoints = endpoint_factory(context.config)
     # A handler interrupts the main thread wherever it is, perhaps holding a lock that `stop` needs: it only takes note.
     received: list[int] = []
     for number in _STOPPING:
         signal.signal(number, lambda number, _frame: received.append(number))
     # Whoever started us may have had them blocked.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-    daemon = Engine(context.config, endpoints, SystemClock())
+    daemon = Engine(context.config, open_endpoints, SystemClock())
     logging.getLogger("mover").info(
         "engine started: runs in %s, catalogue %s", context.config.runs.directory, context.config.catalogue
     )
@@ -42,7 +42,5 @@ def engine(context: Context) -> None:
         while not wait([running], timeout=_LOOK_SECONDS).done:
             if received:
                 daemon.stop()
-    for endpoint in endpoints.values():
-        endpoint.close()
     running.result()
     logging.getLogger("mover").info("engine stopped")

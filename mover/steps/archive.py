@@ -1,15 +1,13 @@
 """Verified → archived: wait until the tape endpoint says that the verified bytes are on tape."""
 
-from datetime import timedelta
-
 from mover.catalogue.replicas import postpone, record_event
 from mover.errors import FileMissingError, ForeignFileError, VerificationError
 from mover.states import ReplicaEvent
 from mover.steps.work import Work, check_stored
 
 
-def archive(work: Work, *, poll: timedelta) -> None:
-    """Ask once; look again after `poll` if the file is not on tape yet.
+def archive(work: Work) -> None:
+    """Ask once; look again after the endpoint's poll interval if the file is not on tape yet.
 
     'On tape' counts only with equal size and checksum: tape systems do not check against ours.
 
@@ -30,7 +28,7 @@ def archive(work: Work, *, poll: timedelta) -> None:
             hint="it is uploaded again; if this repeats, ask the site who removes files",
         )
     if not on_tape:
-        postpone(work.database, work.claim, until=work.clock.now() + poll)
+        postpone(work.database, work.claim, until=work.clock.now() + work.poll)
         return
     try:
         check_stored(work.endpoint, stored, work.digest())

@@ -78,8 +78,7 @@ def close_run(
         if replan:
             record_replanned(database, plan, marker_ns=marker_ns, now=now)
         else:
-            endpoints = [endpoint.name for endpoint in config.endpoint]
-            record_planned(database, plan, marker_ns=marker_ns, endpoints=endpoints, now=now)
+            record_planned(database, plan, marker_ns=marker_ns, endpoints=config.raw_policy().endpoints, now=now)
     except RunError as error:
         if not closed:
             record_incomplete(database, run, error, marker_ns=marker_ns, now=now)

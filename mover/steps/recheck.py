@@ -45,7 +45,7 @@ def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str
             failures.append(f"{replica.endpoint}: {error.message}")
         else:
             proven.append(ProvenReplica(place.name, place.kind, place.site, replica.state))
-    assessment = assess(config.policy.policy(), proven)
+    assessment = assess(config.raw_policy(), proven)
     if not assessment.holds:
         raise NotSafeError(
             f"run {run} is {assessment}" + "".join(f"; {failure}" for failure in failures),

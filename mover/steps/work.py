@@ -1,13 +1,14 @@
 """What a step on a replica is given, and the one way to hold a stored file against what was planned."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from datetime import timedelta
 
 from mover.bundle.stream import BundleReader, read_through
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import Claim, ReplicaRecord, renew_claim
 from mover.catalogue.runs import BundleRecord, record_digest
+from mover.config import Config, EndpointConfig
 from mover.errors import LeaseLostError, RunChangedError, VerificationError
 from mover.model import BundleDigest, ChecksumKind, StoredFile
 from mover.ports import Clock, StorageEndpoint
@@ -17,17 +18,33 @@ from mover.ports import Clock, StorageEndpoint
 class Work:
     """One claimed replica and everything that a step needs for it.
 
-    `alive(bytes_done)` is called often: it renews the lease, shows progress, and raises when the work must stop.
+    `endpoints` has an adapter for each configured endpoint, for this lane alone. `alive(bytes_done)` is called often:
+    it renews the lease, shows progress, and raises when the work must stop.
     """
 
     database: Database
     claim: Claim
     replica: ReplicaRecord
     bundle: BundleRecord
-    endpoint: StorageEndpoint
-    run_directory: Path
+    config: Config
+    endpoints: Mapping[str, StorageEndpoint]
     clock: Clock
     alive: Callable[[int], None]
+
+    @property
+    def place(self) -> EndpointConfig:
+        """The configuration of the endpoint where the replica is wanted."""
+        return self.config.places[self.claim.endpoint]
+
+    @property
+    def endpoint(self) -> StorageEndpoint:
+        """The adapter of that endpoint."""
+        return self.endpoints[self.claim.endpoint]
+
+    @property
+    def poll(self) -> timedelta:
+        """How soon to look again at a tape that has not done its work yet."""
+        return timedelta(seconds=self.place.archive_poll_seconds)
 
     def renew(self) -> None:
         """Extend the lease, before something that cannot be undone or may take long.
@@ -83,7 +100,7 @@ class Work:
                 f"{self.lfn} was adopted, it cannot be made again from local files",
                 hint=f"`mover run show {self.claim.run}` says where it is stored",
             )
-        return BundleReader(self.bundle.plan, self.run_directory, expected=self.bundle.digest)
+        return BundleReader(self.bundle.plan, self.config.runs.directory, expected=self.bundle.digest)
 
     def digest(self) -> BundleDigest:
         """The bundle's digest; where no reading has been completed yet, the local files are read for it.

@@ -27,7 +27,10 @@ ALLOWED: dict[str, set[str]] = {
     "mover.credential": PURE | {"proxyagent.client"},
     "mover.storage": PURE | {"mover.ports"},
     "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
-    "mover.lane": PURE | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps"},
+    "mover.breaker": PURE | {"mover.config"},
+    "mover.pace": set(),
+    "mover.lane": PURE
+    | {"mover.breaker", "mover.pace", "mover.ports", "mover.config", "mover.catalogue", "mover.steps"},
     "mover.engine": PURE | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps", "mover.lane"},
     "mover.wiring": PURE | {"mover.ports", "mover.config", "mover.credential", "mover.storage"},
     "mover.sandbox": PURE | {"mover.bundle.date"},

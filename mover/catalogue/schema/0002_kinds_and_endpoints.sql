@@ -31,11 +31,12 @@ ALTER TABLE replica ADD COLUMN backlog INTEGER NOT NULL DEFAULT 0;     -- 1: wan
 
 ALTER TABLE replica ADD COLUMN failed_copies INTEGER NOT NULL DEFAULT 0;  -- third-party copies since the last success
 
+-- The endpoints that do not answer and are left alone; those that are well are not in it.
 CREATE TABLE endpoint (
     name        TEXT PRIMARY KEY,
-    since       TEXT NOT NULL,       -- when it became what it is
-    failures    INTEGER NOT NULL,    -- one after the other; 0: it is well
-    probe_at    TEXT,                -- when one piece of work is tried again; NULL: it is used as usual
-    problem     TEXT,
-    hint        TEXT
+    since       TEXT NOT NULL,
+    failures    INTEGER NOT NULL,    -- one after the other
+    probe_at    TEXT NOT NULL,       -- when one piece of work is tried again
+    problem     TEXT NOT NULL,
+    hint        TEXT NOT NULL
 ) STRICT;

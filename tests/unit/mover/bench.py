@@ -1,6 +1,6 @@
 """A closed run, a catalogue, and one tape and one disk in memory: what the tests of the steps work on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from mover.catalogue.replicas import (
 )
 from mover.catalogue.runs import bundle_of, record_run_event
 from mover.config import Config
+from mover.ports import StorageEndpoint
 from mover.sandbox.daq import DaqWriter
 from mover.states import ReplicaState, RunEvent
 from mover.steps.archive import archive
@@ -46,8 +47,8 @@ class Bench:
         self.files = self.daq.write_run(RUN, parts=2, part_bytes=30_000)
         self.daq.end_run(RUN)
         endpoints = [
-            {"name": "tape", "site": "RAL", "kind": "tape", "url": "root://a/b"},
-            {"name": "disk", "site": "IC", "kind": "disk", "url": "davs://c/d"},
+            {"name": "tape", "site": "RAL", "kind": "tape", "url": "root://a/b", "source": "local"},
+            {"name": "disk", "site": "IC", "kind": "disk", "url": "davs://c/d", "source": "local"},
         ]
         self.config = Config.model_validate(
             {
@@ -56,11 +57,15 @@ class Bench:
                 "runs": {"directory": runs},
                 "bundle": {"lfn": "MICE/{run:05d}.tar"},
                 "endpoint": endpoints,
-                "policy": {"tapes": 1, "tape_sites": 1, "disks": 1},
+                "policy": {"raw": {"tapes": 1, "tape_sites": 1, "disks": 1}},
             }
         )
         self.catalogue = Database(self.config.catalogue, create=True)
         self.endpoints = {"tape": MemoryEndpoint(name="tape", tape=True), "disk": MemoryEndpoint(name="disk")}
+
+    def open_endpoints(self) -> Mapping[str, StorageEndpoint]:
+        """The endpoints as a lane gets them; they are the same for all, and stay open."""
+        return self.endpoints
 
     def close_run(self, *, force: bool = False) -> Closed:
         """What `mover run close` does."""
@@ -77,8 +82,8 @@ class Bench:
             claim=claim,
             replica=get_replica(self.catalogue, claim.replica_id),
             bundle=bundle,
-            endpoint=self.endpoints[endpoint],
-            run_directory=self.config.runs.directory,
+            config=self.config,
+            endpoints=self.endpoints,
             clock=FixedClock(),
             alive=lambda _: None,
         )
@@ -102,13 +107,8 @@ class Bench:
         for endpoint in ("tape", "disk"):
             self.step(transfer, endpoint)
             self.step(verify, endpoint)
-        self.step(poll, "tape")
+        self.step(archive, "tape")
         record_run_event(self.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
-
-
-def poll(work: Work) -> None:
-    """The archive step as a lane calls it."""
-    archive(work, poll=timedelta(seconds=1))
 
 
 def bundle_bytes(bench: Bench) -> bytes:

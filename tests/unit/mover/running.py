@@ -11,7 +11,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.replicas import Claim, ReplicaRecord, claim_next, replicas_of
 from mover.catalogue.runs import RunRecord, find_run
 from mover.engine import Engine
-from mover.lane import Lane, Progress, Surroundings
+from mover.lane import Gate, Lane, Progress, Surroundings
 from mover.ports import Clock
 from mover.states import ReplicaState
 from mover.steps.close import close_run
@@ -105,11 +105,11 @@ def work(
     *,
     stop: threading.Event | None = None,
     observe: Callable[[Progress], None] = lambda _: None,
+    gate: Gate | None = None,
 ) -> Lane:
     """Have a lane do, on this thread, all that is due at its endpoint; the lane as it ended."""
-    place = next(one for one in bench.config.endpoint if one.name == endpoint)
-    around = Surroundings(bench.config, clock, stop or StopWhenIdle(), threading.Event(), observe)
-    lane = Lane(place, bench.endpoints[endpoint], around)
+    around = Surroundings(bench.config, bench.open_endpoints, clock, stop or StopWhenIdle(), threading.Event(), observe)
+    lane = Lane(gate or Gate(bench.config, bench.config.places[endpoint]), around)
     lane.run()
     assert around.wake.is_set()
     return lane
@@ -169,7 +169,7 @@ def running(
     bench: Bench, clock: Clock | None = None, *, observe: Callable[[Progress], None] = lambda _: None
 ) -> Iterator[RunningEngine]:
     """An engine on the bench's catalogue and endpoints; at the end of the block it is stopped and must end well."""
-    engine = RunningEngine(Engine(bench.config, bench.endpoints, clock or SettableClock(), observe=observe))
+    engine = RunningEngine(Engine(bench.config, bench.open_endpoints, clock or SettableClock(), observe=observe))
     try:
         yield engine
     finally:

@@ -31,7 +31,7 @@ def mover(tmp_path: Path, daq: DaqWriter) -> Mover:
         f'experiment = "MICE"\ncatalogue = "{tmp_path}/catalogue.sqlite"\n'
         f'[runs]\ndirectory = "{daq.directory}"\n[bundle]\nlfn = "MICE/{{run:05d}}.tar"\n'
         f'[[endpoint]]\nname = "disk"\nsite = "here"\nkind = "disk"\nurl = "file://{tmp_path}/disk"\n'
-        "[policy]\ntapes = 0\ntape_sites = 0\ndisks = 1\n"
+        "[policy.raw]\ntapes = 0\ntape_sites = 0\ndisks = 1\n"
     )
 
     def run(*arguments: str) -> Result:

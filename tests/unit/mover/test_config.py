@@ -45,9 +45,13 @@ def test_several_faults_are_said_at_once_with_their_keys(tmp_path: Path) -> None
     [
         ('experiment = "MICE"', "", "experiment: missing"),
         ('experiment = "MICE"', 'experiment = "a b"', "may have letters, digits"),
-        ("tapes = 2", "tapes = 3", "wants 3 tapes, but the endpoints are only 2"),
+        ("tapes = 2", "tapes = 3", "wants 3 tapes, but the endpoints (without optional ones) are only 2"),
         ("tapes = 2", "tapes = 0", "tape_sites cannot be more than tapes"),
-        ('site = "Imperial"', 'site = "RAL"', "wants 2 tape sites, but the endpoints are only 1"),
+        (
+            'site = "Imperial"',
+            'site = "RAL"',
+            "wants 2 tape sites, but the endpoints",
+        ),
         ('name = "imperial-tape"', 'name = "ral-tape"', "two endpoints have the name"),
         ('digests = ["sha256", "md5"]', 'digests = ["md5"]', "sha256"),
         ("{century:05d}", "{decade}", "unknown field {decade}"),
@@ -62,7 +66,7 @@ def test_several_faults_are_said_at_once_with_their_keys(tmp_path: Path) -> None
         ("davs://se.example.org:443/mice", "davs://se_x.example.org/mice", "bad endpoint URL"),
         ("davs://se.example.org:443/mice", "root://TAPE.example.ac.uk/mice", "are the same place"),
         ("davs://dc.example.net:443/mice", "davs://se.example.org//mice/", "are the same place"),
-        ("[policy]", "[engine]\nlease_seconds = 60\n[policy]", "lease_seconds must be more than"),
+        ("[policy.raw]", "[engine]\nlease_seconds = 60\n[policy.raw]", "lease_seconds must be more than"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:

@@ -20,11 +20,12 @@ from mover.engine import Engine
 from mover.errors import CatalogueError, StoppedError
 from mover.ports import MayRemove, always
 from mover.states import ReplicaState, RunEvent, RunState
+from mover.steps.archive import archive
 from mover.steps.close import close_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from mover.storage.memory import MemoryEndpoint
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench, poll
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench
 from tests.unit.mover.running import (
     DEADLINE_SECONDS,
     News,
@@ -328,7 +329,7 @@ def test_a_catalogue_that_fails_ends_the_engine_with_that_error(bench: Bench, ta
         raw.execute(f"DROP TABLE IF EXISTS {table}")
         raw.close()
 
-    engine = RunningEngine(Engine(bench.config, bench.endpoints, SettableClock(), observe=damage))
+    engine = RunningEngine(Engine(bench.config, bench.open_endpoints, SettableClock(), observe=damage))
     with pytest.raises(CatalogueError, match=f"no such table: (main.)?{table}"):
         engine.wait()
     assert not lanes & {thread.name for thread in threading.enumerate()}
@@ -337,7 +338,7 @@ def test_a_catalogue_that_fails_ends_the_engine_with_that_error(bench: Bench, ta
 def test_an_engine_without_a_catalogue_does_not_start(bench: Bench) -> None:
     bench.config = bench.config.model_copy(update={"catalogue": bench.config.catalogue / "no" / "such"})
     with pytest.raises(CatalogueError, match="cannot open the catalogue"):
-        Engine(bench.config, bench.endpoints, SettableClock()).run()
+        Engine(bench.config, bench.open_endpoints, SettableClock()).run()
 
 
 def test_two_engines_share_the_work(bench: Bench, news: News) -> None:
@@ -375,13 +376,13 @@ def test_another_engine_may_find_the_run_safe_a_moment_earlier(bench: Bench) -> 
     for endpoint in ("tape", "disk"):
         bench.step(transfer, endpoint)
         bench.step(verify, endpoint)
-    bench.step(poll, "tape")
+    bench.step(archive, "tape")
 
     def find_safe() -> None:
         assert record_safe(bench.catalogue, RUN, now=NOW, found="by another engine")
         engine.stop()
 
-    engine = Engine(bench.config, bench.endpoints, ClockOfAnother(find_safe))
+    engine = Engine(bench.config, bench.open_endpoints, ClockOfAnother(find_safe))
     engine.run()
     assert known(bench.catalogue, RUN).state is RunState.SAFE
     assert events(bench, RUN).count(RunEvent.POLICY_HOLDS) == 1
@@ -393,7 +394,7 @@ def test_another_may_close_the_run_a_moment_earlier(
 ) -> None:
     """An engine or `mover run close` does so between our look at the catalogue and our commit."""
     real_scandir = os.scandir
-    engine = Engine(bench.config, bench.endpoints, SettableClock())
+    engine = Engine(bench.config, bench.open_endpoints, SettableClock())
 
     def scandir(path: int) -> "os._ScandirIterator[str]":
         monkeypatch.setattr(os, "scandir", real_scandir)

@@ -23,10 +23,11 @@ from mover.errors import (
 )
 from mover.ports import MayRemove, always
 from mover.states import ReplicaEvent, ReplicaState
+from mover.steps.archive import archive
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from mover.storage.memory import MemoryEndpoint
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench, bundle_bytes, poll
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, bundle_bytes
 
 
 class RacedEndpoint(MemoryEndpoint):
@@ -141,7 +142,7 @@ def test_a_retry_never_removes_the_file_that_quarantine_protects(bench: Bench) -
     changed = bench.endpoints["tape"].content(LFN)
     work = bench.work("tape")
     with pytest.raises(ForeignFileError) as caught:
-        poll(work)
+        archive(work)
     record_event(bench.catalogue, work.claim, ReplicaEvent.GAVE_UP, now=NOW, problem=caught.value)
     release_claim(bench.catalogue, work.claim)
     assert retry_replicas(bench.catalogue, RUN, now=NOW) == 1
@@ -181,7 +182,7 @@ def test_what_stands_under_the_final_name_is_looked_at_after_the_rename(bench: B
     data = disk.content(temporary)
     replacing.upload(temporary, [data], len(data))
     with pytest.raises(ForeignFileError):
-        verify(replace(work, endpoint=replacing))
+        verify(replace(work, endpoints={"disk": replacing}))
     assert bench.state("disk") is ReplicaState.COPIED
 
 

@@ -17,12 +17,13 @@ from mover.errors import (
     RunChangedError,
 )
 from mover.states import ReplicaState, RunEvent, RunState
+from mover.steps.archive import archive
 from mover.steps.close import Closed, close_run
 from mover.steps.recheck import want_lost_again
 from mover.steps.release import release_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench, poll
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench
 
 
 def _not_on_tape(bench: Bench) -> None:
@@ -41,9 +42,10 @@ def _disk_is_down(bench: Bench) -> None:
     bench.endpoints["disk"].fail_next(EndpointUnavailableError("down", hint="wait"))
 
 
-def replace_policy(config: Config, *, disks: int) -> Config:
-    """The configuration with a policy that its endpoints do not satisfy (a later change of mind)."""
-    return config.model_copy(update={"policy": config.policy.model_copy(update={"disks": disks})})
+def replace_policy(config: Config, **values: object) -> Config:
+    """The configuration with another policy, maybe one that its endpoints do not satisfy (a later change of mind)."""
+    raw = config.policy.raw.model_copy(update=values)
+    return config.model_copy(update={"policy": config.policy.model_copy(update={"raw": raw})})
 
 
 def test_the_whole_way_to_released(bench: Bench) -> None:
@@ -53,9 +55,9 @@ def test_the_whole_way_to_released(bench: Bench) -> None:
     assert [file.path for file in tape.list("MICE")] == [LFN]
     assert bench.step(verify, "tape") is ReplicaState.VERIFIED
     tape.migrated = lambda _: False
-    assert bench.step(poll, "tape") is ReplicaState.VERIFIED
+    assert bench.step(archive, "tape") is ReplicaState.VERIFIED
     tape.migrated = lambda _: True
-    assert replicas_of(bench.catalogue, RUN)[0].next_attempt_at == NOW + timedelta(seconds=1)
+    assert replicas_of(bench.catalogue, RUN)[0].next_attempt_at == NOW + timedelta(seconds=60)
     assert bench.step(transfer, "disk") is ReplicaState.COPIED
     assert [file.path for file in disk.list("MICE")] == [f"{LFN}.mover-1.part"]
     assert bench.step(verify, "disk") is ReplicaState.VERIFIED
@@ -123,13 +125,11 @@ def test_a_part_that_appears_after_the_run_was_safe_stops_its_release(bench: Ben
 
 
 def test_a_release_waits_for_every_endpoint_that_still_needs_the_files(bench: Bench) -> None:
-    bench.config = bench.config.model_copy(
-        update={"policy": bench.config.policy.model_copy(update={"disks": 0, "tapes": 1})}
-    )
+    bench.config = replace_policy(bench.config, disks=0)
     bench.close_run()
     bench.step(transfer, "tape")
     bench.step(verify, "tape")
-    bench.step(poll, "tape")
+    bench.step(archive, "tape")
     record_run_event(bench.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
     with pytest.raises(NotSafeError, match="disk still needs its files"):
         release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
@@ -145,7 +145,7 @@ def test_a_replica_that_is_lost_is_wanted_again_and_the_run_is_not_safe_meanwhil
     assert run.state is RunState.PLANNED
     bench.step(transfer, "tape")
     bench.step(verify, "tape")
-    assert bench.step(poll, "tape") is ReplicaState.ARCHIVED
+    assert bench.step(archive, "tape") is ReplicaState.ARCHIVED
 
 
 def test_a_stray_end_of_a_released_run_leaves_no_problem(bench: Bench) -> None:

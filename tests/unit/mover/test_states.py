@@ -68,7 +68,7 @@ def _disk(state: ReplicaState = ReplicaState.VERIFIED) -> ProvenReplica:
 
 
 def test_policy_counts_proven_replicas_and_distinct_sites_only() -> None:
-    policy = Policy(tapes=2, tape_sites=2, disks=1)
+    policy = Policy(tapes=2, tape_sites=2, disks=1, endpoints=("RAL-tape", "IC-tape", "disk"))
     good = assess(policy, [_tape("RAL"), _tape("IC"), _disk()])
     assert good.holds
     assert str(good) == "safe: 2 tapes at 2 sites, 1 disk"
@@ -77,6 +77,7 @@ def test_policy_counts_proven_replicas_and_distinct_sites_only() -> None:
         [_tape("RAL"), _tape("IC", ReplicaState.VERIFIED), _disk()],
         [_tape("RAL"), _tape("IC"), _disk(ReplicaState.COPIED)],
         [_tape("RAL"), _tape("IC")],
+        [_tape("RAL"), _tape("elsewhere"), _disk()],
     ):
         bad = assess(policy, lacking)
         assert not bad.holds

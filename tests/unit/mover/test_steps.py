@@ -19,9 +19,10 @@ from mover.errors import (
 )
 from mover.model import BundleDigest
 from mover.states import ReplicaState
+from mover.steps.archive import archive
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
-from tests.unit.mover.bench import LFN, NOW, Bench, bundle_bytes, poll
+from tests.unit.mover.bench import LFN, NOW, Bench, bundle_bytes
 
 
 @pytest.mark.parametrize("endpoint", ["tape", "disk"])
@@ -85,7 +86,7 @@ def test_a_file_that_vanishes_is_uploaded_again(bench: Bench) -> None:
     bench.close_run()
     bench.step(transfer, "tape")
     bench.endpoints["tape"].remove(LFN)
-    for look in (verify, poll):
+    for look in (verify, archive):
         with pytest.raises(VerificationError, match="is gone although"):
             bench.step(look, "tape")
         assert bench.state("tape") is ReplicaState.WANTED
@@ -107,7 +108,7 @@ def test_a_tape_copy_that_changed_after_verification_never_counts(bench: Bench) 
     bench.step(verify, "tape")
     bench.endpoints["tape"].corrupt(LFN)
     with pytest.raises(ForeignFileError, match="changed after it was verified"):
-        bench.step(poll, "tape")
+        bench.step(archive, "tape")
     assert bench.state("tape") is ReplicaState.VERIFIED
 
 
