@@ -1,16 +1,17 @@
 """A storage element by WebDAV (davs://: HTTP over TLS with a client certificate); bulk data through curl."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from pathlib import Path
 from typing import ClassVar
 
 import pycurl
 
-from mover.errors import StorageError
+from mover.errors import FileMissingError, StorageError
 from mover.model import ChecksumKind
 from mover.ports import CredentialSource, MayRemove, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.curlerrors import answer_error, curl_error
+from mover.storage.download import download
 from mover.storage.gfal import GfalEndpoint
 from mover.storage.pieces import pieces, primed
 
@@ -24,7 +25,7 @@ _REDIRECTS = {301, 302, 307, 308}  # RFC 9110, section 15.4; 303 would make it a
 
 
 class DavsEndpoint(GfalEndpoint):
-    """Uploads by one PUT of curl's; everything else by gfal2."""
+    """Uploads by one PUT of curl's and reads by one GET; everything else by gfal2."""
 
     scheme: ClassVar[str] = "davs"
     # HTTP has If-None-Match (RFC 9110, section 13.1.2), which is sent, but XRootD 5 does not look at it.
@@ -62,6 +63,18 @@ class DavsEndpoint(GfalEndpoint):
         put = _Put(self._location.url(path, scheme="https"), stream, size_bytes)
         with removed_on_failure(self.remove, path, ours=lambda: put.begun, may_remove=may_remove):
             put.perform(self._curl)
+
+    def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
+        """The file's bytes, up to the size that it has now."""
+        found = self.stat(path)  # also because a directory would answer with a page of HTML
+        if found is None:
+            raise FileMissingError(f"there is no {self.url(path)}", hint="look at what the endpoint has")
+        end = found.size_bytes if size_bytes is None else min(found.size_bytes, offset + size_bytes)
+        if offset < end:
+            url = self._location.url(path, scheme="https")
+            yield from download(
+                self._curl, url, offset=offset, size_bytes=end - offset, stall_seconds=self._stall_seconds
+            )
 
     def _curl(self) -> pycurl.Curl:
         """A new handle, so that no connection of another proxy is used again."""

@@ -1,63 +1,29 @@
 """A storage element by the XRootD protocol (root:// with GSI); bulk data through XrdCl."""
 
 import queue
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, ClassVar
 
 from XRootD.client.flags import AccessMode, OpenFlags
 
-from mover.errors import (
-    AccessDeniedError,
-    EndpointFullError,
-    EndpointUnavailableError,
-    FileExistsAtEndpointError,
-    FileMissingError,
-    ForeignFileError,
-    StorageError,
-)
+from mover.errors import EndpointUnavailableError, FileMissingError, StorageError
 from mover.ports import MayRemove, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.gfal import GfalEndpoint
 from mover.storage.gfalerrors import printable
 from mover.storage.pieces import pieces, primed
 from mover.storage.xrdcl import library, limit_waiting
+from mover.storage.xrderrors import DOWN_HINT, check
+from mover.storage.xrdread import Reader
 
 _PIECE_BYTES = 4 << 20
 _WINDOW = 4
 
-_Meaning = tuple[type[StorageError], str]
-
-_DENIED: _Meaning = (AccessDeniedError, "check that the endpoint knows our identity and lets it use this path")
-_FULL: _Meaning = (EndpointFullError, "make space, or have the quota raised")
-_DOWN: _Meaning = (
-    EndpointUnavailableError,
-    "nothing to do if it is a short outage: it is tried again; else ask the site",
-)
-
-# Errors of the server, XProtocol.hh, XErrorCode. (kXR_FileLocked: somebody, maybe an attempt of ours that the server
-# has not given up yet, has the file open for writing.)
-_SERVER_ERRORS: dict[int, _Meaning] = {
-    3003: (FileExistsAtEndpointError, "somebody is writing it now; it is tried again"),
-    3009: _FULL,
-    3010: _DENIED,
-    3011: (FileMissingError, "look at what the endpoint has"),
-    3015: (ForeignFileError, "a file stands where a directory is needed: find out whose it is"),
-    3016: (ForeignFileError, "a directory stands where a file is needed: find out whose it is"),
-    3018: (FileExistsAtEndpointError, "nothing is overwritten: look whose it is"),
-    3021: _FULL,
-    3030: _DENIED,
-    3000: (StorageError, "the server does not take our request: ask the site"),
-    3006: (StorageError, "the server does not take our request: ask the site"),
-    3013: (StorageError, "the server does not take our request: ask the site"),
-}
-_ERR_RESPONSE = 400  # XrdClStatus.hh: errErrorResponse, the server's own answer
-_CLIENT_ERRORS = {203: _DENIED, 204: _DENIED}  # errLoginFailed, errAuthFailed
-
 
 class RootEndpoint(GfalEndpoint):
-    """Uploads by XrdCl with a few asynchronous writes under way; everything else by gfal2."""
+    """Uploads and reads by XrdCl with a few requests under way; everything else by gfal2."""
 
     scheme: ClassVar[str] = "root"
     exclusive_create: ClassVar[bool] = True
@@ -73,21 +39,36 @@ class RootEndpoint(GfalEndpoint):
             created = True
             _Writer(file, self.url(path), self._stall_seconds).write(stream)
 
+    def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
+        """The file's bytes, up to the size that it has when it is opened."""
+        url = self.url(path)
+        file = library.File()
+        # A connection that broke fails the read: a file that was opened anew might be another one.
+        file.set_property("ReadRecovery", "false")
+        try:
+            self._open(file, url, OpenFlags.READ)
+        except StorageError:
+            # XRootD with tape tries to fetch a file that never was, and says that it may not.
+            if self.stat(path) is None:
+                raise FileMissingError(f"there is no {url}", hint="look at what the endpoint has") from None
+            raise
+        try:
+            status, found = file.stat(timeout=self._stall_seconds)
+            check(status, url)
+            end: int = found.size if size_bytes is None else min(found.size, offset + size_bytes)
+            yield from Reader(file, url, self._stall_seconds).read(offset, end)
+        finally:
+            # What its answer is matters to nobody: the bytes have come, or an error is on its way.
+            file.close(timeout=self._stall_seconds)
+
     @contextmanager
     def _create(self, path: str) -> Iterator[Any]:
         """A new file, closed afterwards: with its errors if the body succeeded, silently if there is one already."""
-        proxy = self._credential.current()
         url = self.url(path)
-        limit_waiting()
         file = library.File()
         # A connection that broke fails the upload: a file that was opened anew would not be ours alone.
         file.set_property("WriteRecovery", "false")
-        # Not a secret: it is a name that means something in this process only. XrdCl takes the parameters out.
-        login = f"?xrd.wantprot=gsi&xrd.gsiusrpxy={proxy.path}"
-        mode = AccessMode.UR | AccessMode.UW | AccessMode.GR | AccessMode.OR
-        flags = OpenFlags.NEW | OpenFlags.MAKEPATH
-        status, _ = file.open(url + login, flags, mode, timeout=self._stall_seconds)
-        _check(status, url)
+        self._open(file, url, OpenFlags.NEW | OpenFlags.MAKEPATH)
         try:
             yield file
         except BaseException as error:
@@ -96,7 +77,16 @@ class RootEndpoint(GfalEndpoint):
                 error.add_note(f"closing it failed too: {printable(status.message)}")
             raise
         status, _ = file.close(timeout=self._stall_seconds)
-        _check(status, url)
+        check(status, url)
+
+    def _open(self, file: Any, url: str, flags: OpenFlags) -> None:
+        proxy = self._credential.current()
+        limit_waiting()
+        # Not a secret: it is a name that means something in this process only. XrdCl takes the parameters out.
+        login = f"?xrd.wantprot=gsi&xrd.gsiusrpxy={proxy.path}"
+        mode = AccessMode.UR | AccessMode.UW | AccessMode.GR | AccessMode.OR
+        status, _ = file.open(url + login, flags, mode, timeout=self._stall_seconds)
+        check(status, url)
 
 
 class _Writer:
@@ -134,7 +124,7 @@ class _Writer:
         status = self._file.write(piece, offset, len(piece), timeout, partial(self._answered, offset))
         if not status.ok:
             del self._under_way[offset]
-        _check(status, self._url)
+        check(status, self._url)
 
     def _answered(self, offset: int, status: Any, *_: object) -> None:
         """Called in a thread of XrdCl's."""
@@ -145,18 +135,7 @@ class _Writer:
             offset, status = self._answers.get(timeout=self._stall_seconds)
         except queue.Empty:
             raise EndpointUnavailableError(
-                f"{self._url}: nothing was taken for {self._stall_seconds} s", hint=_DOWN[1]
+                f"{self._url}: nothing was taken for {self._stall_seconds} s", hint=DOWN_HINT
             ) from None
         del self._under_way[offset]
-        _check(status, self._url)
-
-
-def _check(status: Any, url: str) -> None:
-    """Raise what a status of XrdCl's means, unless it is good. What is not known counts as a passing failure."""
-    if status.ok:
-        return
-    if status.code == _ERR_RESPONSE:
-        kind, hint = _SERVER_ERRORS.get(status.errno, _DOWN)
-    else:
-        kind, hint = _CLIENT_ERRORS.get(status.code, _DOWN)
-    raise kind(f"{url}: {printable(status.message)}", hint=hint)
+        check(status, self._url)

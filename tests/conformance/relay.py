@@ -1,4 +1,4 @@
-"""A network that stops carrying anything in the middle of an upload."""
+"""A network that stops carrying anything in the middle of an upload or a download."""
 
 import select
 import socket
@@ -11,11 +11,13 @@ _SECONDS = 0.05
 class Relay:
     """Passes connections on to a port on localhost until `open_bytes` have gone there; then it stands still.
 
+    With `answer_bytes`, also when that many have come back.
     What is connected then stays connected, and nobody else gets through. Without a port nothing ever answers.
     """
 
-    def __init__(self, target_port: int | None, *, open_bytes: int) -> None:
+    def __init__(self, target_port: int | None, *, open_bytes: int, answer_bytes: int | None = None) -> None:
         self._target_port = target_port
+        self._left_answer_bytes = answer_bytes
         self._left_bytes = open_bytes
         self._stop = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -36,7 +38,7 @@ class Relay:
         peers: dict[socket.socket, socket.socket] = {}
         clients: list[socket.socket] = []
         try:
-            while not self._stop.is_set() and (self._left_bytes > 0 or self._target_port is None):
+            while not self._stop.is_set() and (self._target_port is None or not self._stands_still()):
                 for ready in select.select([self._listener, *peers], [], [], _SECONDS)[0]:
                     if ready is self._listener:
                         clients.append(self._accept(peers))
@@ -48,6 +50,9 @@ class Relay:
             self._listener.close()
             for connection in [*peers, *clients]:
                 connection.close()
+
+    def _stands_still(self) -> bool:
+        return self._left_bytes <= 0 or (self._left_answer_bytes is not None and self._left_answer_bytes <= 0)
 
     def _accept(self, peers: dict[socket.socket, socket.socket]) -> socket.socket:
         client, _ = self._listener.accept()
@@ -67,6 +72,8 @@ class Relay:
             data = b""
         if from_client:
             self._left_bytes -= len(data)
+        elif self._left_answer_bytes is not None:
+            self._left_answer_bytes -= len(data)
         if not data:
             for ended in (source, target):
                 del peers[ended]

@@ -51,6 +51,11 @@ class Site:
         server = self.tape if kind.endswith("-tape") else self.disk
         return server.root_url if kind.startswith("root") else server.davs_url
 
+    def at(self, kind: str, port: int, path: str = "/store") -> str:
+        """The base URL of that path at a port of localhost where `kind` is spoken, or should be."""
+        scheme, slashes = ("root", "//") if kind.startswith("root") else ("davs", "/")
+        return f"{scheme}://localhost:{port}{slashes}{path.lstrip('/')}"
+
     def endpoint(
         self,
         kind: str,
