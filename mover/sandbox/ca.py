@@ -51,7 +51,7 @@ class CertificateAuthority:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._name = distinguished_name(common_name)
         self._not_before = datetime.now(UTC) - timedelta(minutes=10)
-        self._revoked: dict[int, datetime] = {}
+        self._revoked: dict[int, x509.RevokedCertificate] = {}
         self.certificate = (parent or self)._certify_authority(self._name, self._key.public_key())
         self._stems = self._write_certificate()
         self.write_crl()
@@ -130,9 +130,8 @@ class CertificateAuthority:
             .last_update(last_update or self._not_before)
             .next_update(next_update or self._not_before + _LIFETIME)
         )
-        for serial, when in self._revoked.items():
-            revoked = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when)
-            builder = builder.add_revoked_certificate(revoked.build())
+        for revoked in self._revoked.values():
+            builder = builder.add_revoked_certificate(revoked)
         for value, critical in extensions:
             builder = builder.add_extension(value, critical=critical)
         pem = builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -140,9 +139,17 @@ class CertificateAuthority:
             path.with_suffix(".new").write_bytes(pem)
             path.with_suffix(".new").rename(path)
 
-    def revoke(self, serial: int) -> None:
-        """Revoke the certificate with that serial number, with a new CRL: newer than the last, and valid already."""
-        self._revoked[serial] = datetime.now(UTC)
+    def revoke(
+        self, serial: int, *, when: datetime | None = None, extensions: Sequence[x509.ExtensionType] = ()
+    ) -> None:
+        """Revoke the certificate with that serial number, with a new CRL: newer than the last, and valid already.
+
+        `when` is now unless given; `extensions` are those of the entry, such as a reason.
+        """
+        builder = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(when or datetime.now(UTC))
+        for value in extensions:
+            builder = builder.add_extension(value, critical=False)
+        self._revoked[serial] = builder.build()
         self.write_crl(last_update=self._not_before + timedelta(seconds=len(self._revoked)))
 
     def issue_robot(

@@ -5,13 +5,13 @@ from collections.abc import Sequence, Set
 from datetime import datetime
 
 from cryptography import x509
-from cryptography.exceptions import InvalidSignature
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtensionOID, NameOID
 
 from proxyagent.clock import SKEW
-from proxyagent.errors import ChainError
+from proxyagent.errors import ChainError, NoCredentialError
 from proxyagent.extensions import UNREADABLE, extensions_of, is_ca
 from proxyagent.proxy import PROXY_CERT_INFO, Language, ProxyInfo, check_signer, proxy_info
 
@@ -26,6 +26,7 @@ _KNOWN_CRITICAL = {
 }
 _KNOWN_CRITICAL_EEC = {ExtensionOID.CERTIFICATE_POLICIES, ExtensionOID.SUBJECT_ALTERNATIVE_NAME}
 _HINT = "update client and agent to the same version; if they are, somebody else answers on the agent's socket"
+_OBTAIN = "obtain a new proxy from the agent"
 
 # RFC 4514 short names that Grid software writes in slash form; others appear as dotted numbers.
 _SHORT_NAMES = {
@@ -94,8 +95,40 @@ def proxy_pem(certificates: Sequence[x509.Certificate], key: rsa.RSAPrivateKey) 
     )
 
 
+def proxy_from_pem(pem: bytes, *, now: datetime) -> tuple[tuple[x509.Certificate, ...], rsa.RSAPrivateKey]:
+    """The chain and the unencrypted key of our own proxy, as `proxy_pem` writes them.
+
+    Raises:
+        ChainError: it is no proxy with its key.
+        NoCredentialError: it has ended.
+    """
+    chain = certificates_from_pem(pem.decode("ascii", "replace"))
+    try:
+        key = serialization.load_pem_private_key(pem, password=None)
+    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
+        raise ChainError("the proxy comes without a readable key", hint=_OBTAIN) from error
+    if not isinstance(key, rsa.RSAPrivateKey):
+        raise ChainError("the proxy's key is not RSA", hint=_OBTAIN)
+    if proxy_info(chain[0]) is None or chain[0].public_key() != key.public_key():
+        raise ChainError("what should sign is not a proxy with its key", hint=_OBTAIN)
+    if now >= not_after(chain):
+        raise NoCredentialError(f"the proxy ended at {not_after(chain):%Y-%m-%d %H:%M} UTC", hint=_OBTAIN)
+    return chain, key
+
+
 def check_links(certificates: Sequence[x509.Certificate], public_key: rsa.RSAPublicKey, *, now: datetime) -> None:
-    """See that this is a valid chain of proxies for our key, down from an end-entity certificate.
+    """See that this is a valid chain of proxies for our key, as `check_proxies`.
+
+    Raises:
+        ChainError: it is not, for the reason in the message.
+    """
+    if not certificates or certificates[0].public_key() != public_key:
+        raise ChainError("the chain is not for the key that was sent", hint=_HINT)
+    check_proxies(certificates, now=now)
+
+
+def check_proxies(certificates: Sequence[x509.Certificate], *, now: datetime) -> None:
+    """See that this is a valid chain of proxies, leaf first, down from an end-entity certificate.
 
     Stricter than OpenSSL, which does not know limited proxies and takes a basicConstraints that is wrong in a leaf. The
     end-entity certificate's own issuer is not judged here: that takes a CA directory, see `verify.verify_chain`.
@@ -103,21 +136,18 @@ def check_links(certificates: Sequence[x509.Certificate], public_key: rsa.RSAPub
     Raises:
         ChainError: it is not, for the reason in the message.
     """
-    # 1. The leaf is for our key.
-    if not certificates or certificates[0].public_key() != public_key:
-        raise ChainError("the chain is not for the key that was sent", hint=_HINT)
-    # 2. The last is no proxy, there is at least one before it, and nothing in any of them is beyond us.
+    # 1. The last is no proxy, there is at least one before it, and nothing in any of them is beyond us.
     if len(certificates) < 2 or proxy_info(certificates[-1]) is not None:
         raise ChainError("the chain does not end in an end-entity certificate", hint=_HINT)
     _check_critical(certificates[-1], _KNOWN_CRITICAL | _KNOWN_CRITICAL_EEC)
-    # 3. Every other is a proxy as the RFC wants it, of the next one, which may issue proxies.
+    # 2. Every other is a proxy as the RFC wants it, of the next one, which may issue proxies.
     for child, issuer in itertools.pairwise(certificates):
         _check_proxy(child)
         _check_link(child, issuer)
         check_signer(issuer)
-    # 4. No path is longer than a certificate above allows, and below a limited proxy all are limited.
+    # 3. No path is longer than a certificate above allows, and below a limited proxy all are limited.
     _check_constraints([info for each in certificates if (info := proxy_info(each)) is not None])
-    # 5. All of them are valid now.
+    # 4. All of them are valid now.
     if any(now < each.not_valid_before_utc - SKEW for each in certificates):
         raise ChainError("a certificate of the chain is not valid yet", hint="check this computer's clock")
     if now >= not_after(certificates):

@@ -34,16 +34,21 @@ from proxyagent.messages import (
 )
 from proxyagent.pin import Secret
 from proxyagent.request import make_request, new_key
+from proxyagent.statement import Signed, VerifiedChain, check_signature, sign_statement
 
 __all__ = [
     "AgentStatus",
     "ClientProxy",
     "ProxyAgentError",
+    "Signed",
+    "VerifiedChain",
     "agent_status",
     "harden_process",
     "obtain_proxy",
     "retry_sealed_pin",
     "unlock_agent",
+    "verify_chain",
+    "verify_signed",
 ]
 
 
@@ -116,8 +121,24 @@ class ClientProxy:
             RequestError: the request is malformed, forged or weak.
             ProxyAgentError: this proxy may not be delegated further.
         """
-        pem = os.pread(self.fileno(), os.fstat(self.fileno()).st_size, 0)
-        return sign_delegation(pem, request, lifetime=timedelta(seconds=lifetime_seconds), now=datetime.now(UTC))
+        return sign_delegation(
+            self._pem(), request, lifetime=timedelta(seconds=lifetime_seconds), now=datetime.now(UTC)
+        )
+
+    def sign(self, data: bytes) -> Signed:
+        """Sign a statement with this proxy's key, which stays in memory; `verify_signed` is the other side.
+
+        What is signed is ``proxyagent statement 1`` and a line feed, then `data`, by PKCS#1 v1.5 with SHA-256, so
+        `openssl dgst -sha256 -verify` can judge it too. The signature does not say when it was made: put the time into
+        `data`.
+
+        Raises:
+            ProxyAgentError: this proxy has ended.
+        """
+        return sign_statement(self._pem(), data, now=datetime.now(UTC))
+
+    def _pem(self) -> bytes:
+        return os.pread(self.fileno(), os.fstat(self.fileno()).st_size, 0)
 
     def close(self) -> None:
         """Give the memory back. The key is gone unless somebody else holds a descriptor."""
@@ -216,3 +237,44 @@ def _no_such_identity(name: str | None) -> RequestError:
     return RequestError(
         f"there is no identity {(name or '')[:80]!r}", hint="use one that `proxyagent status` shows, and its dongle"
     )
+
+
+def verify_chain(pem: bytes, ca_directory: Path, at: datetime) -> VerifiedChain:
+    """Verify a chain of proxies as of the time `at`, without the agent and without network.
+
+    Signatures, names, times and the rules of RFC 3820 and RFC 5280, from the proxy up to a root CA of the directory;
+    then the directory's CRLs, for the end-entity certificate and every CA above it. Certificates are its ``<hash>.0``
+    to ``.9``, CRLs its ``.r0`` to ``.r9``, as it holds them today. For a time that has passed:
+
+    - a CRL counts if it had not ended at `at`; a newer one, which knows more, is best. But CAs may take ended
+      certificates off their lists, and no list of today tells what was on one of then: keep a copy of the directory.
+    - what was revoked after `at` passes only if the CA gives a reason that clears the key (superseded, cessation of
+      operation, affiliation changed, privilege withdrawn) and no earlier date of invalidity.
+    - CAs must be in the directory still, and have been valid at `at`.
+    - nothing shows that `at` is the true time of anything: whoever has a key may write any date within its
+      certificate's life. There is no trusted timestamp. VOMS attributes and signing policies are not looked at.
+
+    Args:
+        pem: the proxy's certificate first, then its issuers down to the end-entity certificate; keys are ignored.
+        at: UTC, aware; clocks may differ by five minutes.
+
+    Raises:
+        RevokedError: a CA has revoked the robot's certificate, or one above it.
+        CrlError: a CRL is missing, unreadable, forged, or had ended by `at`.
+        ChainError: the chain is not valid, for the reason in the message. Both above are such errors too.
+    """
+    from proxyagent.past import verify_chain_at  # noqa: PLC0415 - loads M2Crypto, which few clients need
+
+    return verify_chain_at(pem, ca_directory, at)
+
+
+def verify_signed(data: bytes, signed: Signed, ca_directory: Path, at: datetime) -> VerifiedChain:
+    """Verify that `ClientProxy.sign` of the chain in `signed` has signed `data`, and the chain as of the time `at`.
+
+    Raises:
+        SignatureError: text or signature were changed, or the signature is of an unknown kind.
+        ChainError: as `verify_chain`; a SignatureError is one too.
+    """
+    verified = verify_chain(signed.chain_pem, ca_directory, at)
+    check_signature(data, signed)
+    return verified

@@ -3,6 +3,7 @@
 import itertools
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
@@ -22,14 +23,34 @@ _MAX_CRL_BYTES = 32 << 20
 _ATTEMPTS = 3
 _PAUSE_SECONDS = 0.05
 _KNOWN_CRITICAL = {ExtensionOID.CRL_NUMBER, ExtensionOID.AUTHORITY_KEY_IDENTIFIER}
+# Reasons for which a signature of before stays good; without a reason, nobody knows that the key was not stolen.
+_KEY_NOT_TO_BLAME = {
+    x509.ReasonFlags.affiliation_changed,
+    x509.ReasonFlags.superseded,
+    x509.ReasonFlags.cessation_of_operation,
+    x509.ReasonFlags.privilege_withdrawn,
+}
 _HINT = "run fetch-crl, and see why it did not run or what it complains about"
 
 
-def check_revocation(certificate: x509.Certificate, ca_directory: Path, *, now: datetime) -> datetime:
+@dataclass(frozen=True, slots=True)
+class _When:
+    now: datetime
+    judged: datetime
+    """The time for which the question is asked; `now`, or an earlier one."""
+
+
+def check_revocation(
+    certificate: x509.Certificate, ca_directory: Path, *, now: datetime, at: datetime | None = None
+) -> datetime:
     """See that no CA has revoked the certificate, nor any CA between it and the root (RFC 5280 section 6.3).
 
     Every one of these CAs must have a current CRL in `ca_directory` (``<hash>.r0`` to ``.r9``, PEM or DER). Clocks may
     differ by five minutes.
+
+    Args:
+        at: an earlier time for which to judge, by the CRLs that the directory has now. A certificate that was revoked
+            later than that passes if the CA says that its key is not to blame: a stolen key can sign with any date.
 
     Returns:
         When the first of these CRLs ends (UTC, aware).
@@ -40,22 +61,37 @@ def check_revocation(certificate: x509.Certificate, ca_directory: Path, *, now: 
             not understand, so nobody knows.
         ChainError: the certificate does not verify up to a CA of the directory.
     """
-    path = verify_chain(certificates_to_pem([certificate]), ca_directory, now=now)
+    when = _When(now, now if at is None else at)
+    path = verify_chain(certificates_to_pem([certificate]), ca_directory, now=when.judged)
     if len(path) < 2:
         raise ChainError("the certificate is its own issuer", hint="get one from a CA")
-    return min(_check_by_issuer(child, issuer, ca_directory, now) for child, issuer in itertools.pairwise(path))
+    return min(_check_by_issuer(child, issuer, ca_directory, when) for child, issuer in itertools.pairwise(path))
 
 
-def _check_by_issuer(child: x509.Certificate, issuer: x509.Certificate, directory: Path, now: datetime) -> datetime:
-    crl, next_update = _newest(_read(child, directory), child, issuer, now)
+def _check_by_issuer(child: x509.Certificate, issuer: x509.Certificate, directory: Path, when: _When) -> datetime:
+    crl, next_update = _newest(_read(child, directory), child, issuer, when)
     revoked = crl.get_revoked_certificate_by_serial_number(child.serial_number)
-    if revoked is not None:
+    if revoked is not None and not _was_good(revoked, when):
         raise RevokedError(
             f"the CA has revoked the certificate {grid_name(child.subject)} (serial {child.serial_number:x}) "
             f"at {revoked.revocation_date_utc:%Y-%m-%d %H:%M} UTC",
             hint="if nobody here asked for that, treat the key as stolen; get a new certificate from the CA",
         )
     return next_update
+
+
+def _was_good(revoked: x509.RevokedCertificate, when: _When) -> bool:
+    """Whether a certificate that is revoked now could be trusted then (RFC 5280 section 5.3)."""
+    if revoked.revocation_date_utc <= when.judged + SKEW or when.judged >= when.now:
+        return False
+    try:
+        told = {type(each.value): each.value for each in revoked.extensions}
+    except UNREADABLE:
+        return False
+    reason, invalid = told.pop(x509.CRLReason, None), told.pop(x509.InvalidityDate, None)
+    if told or not isinstance(reason, x509.CRLReason) or reason.reason not in _KEY_NOT_TO_BLAME:
+        return False
+    return not isinstance(invalid, x509.InvalidityDate) or invalid.invalidity_date_utc > when.judged + SKEW
 
 
 def _read(child: x509.Certificate, directory: Path) -> list[x509.CertificateRevocationList]:
@@ -84,7 +120,7 @@ def _parse(path: Path, content: bytes) -> x509.CertificateRevocationList:
 
 
 def _newest(
-    crls: Sequence[x509.CertificateRevocationList], child: x509.Certificate, issuer: x509.Certificate, now: datetime
+    crls: Sequence[x509.CertificateRevocationList], child: x509.Certificate, issuer: x509.Certificate, when: _When
 ) -> tuple[x509.CertificateRevocationList, datetime]:
     """The newest list that tells about `child`, and when it ends; others may be of a CA with the same name."""
     usable = []
@@ -93,7 +129,7 @@ def _newest(
         try:
             _check_issuer(crl, issuer)
             _check_scope(crl, child)
-            usable.append((crl, _check_times(crl, now)))
+            usable.append((crl, _check_times(crl, when)))
         except CrlError as error:
             problems.append(error)
     if not usable:
@@ -112,16 +148,16 @@ def _check_issuer(crl: x509.CertificateRevocationList, issuer: x509.Certificate)
         raise CrlError(f"a revocation list of {grid_name(crl.issuer)} is not signed by that CA", hint=_HINT)
 
 
-def _check_times(crl: x509.CertificateRevocationList, now: datetime) -> datetime:
+def _check_times(crl: x509.CertificateRevocationList, when: _When) -> datetime:
     name = grid_name(crl.issuer)
-    if crl.last_update_utc > now + SKEW:
+    if crl.last_update_utc > when.now + SKEW:
         raise CrlError(
             f"the revocation list of {name} is of {crl.last_update_utc:%Y-%m-%d %H:%M} UTC, which is still to come",
             hint="check this computer's clock",
         )
     if crl.next_update_utc is None:
         raise CrlError(f"the revocation list of {name} does not say when it ends", hint=_HINT)
-    if crl.next_update_utc <= now - SKEW:
+    if crl.next_update_utc <= when.judged - SKEW:
         raise CrlError(f"the revocation list of {name} ended at {crl.next_update_utc:%Y-%m-%d %H:%M} UTC", hint=_HINT)
     return crl.next_update_utc
 

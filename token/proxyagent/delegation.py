@@ -5,16 +5,9 @@ Not for the agent: a client that holds a proxy signs by itself.
 
 from datetime import datetime, timedelta
 
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-
-from proxyagent.chain import certificates_from_pem, certificates_to_pem, not_after
-from proxyagent.errors import ChainError, NoCredentialError
-from proxyagent.proxy import Language, ProxyInfo, issue_proxy, proxy_info
+from proxyagent.chain import certificates_to_pem, proxy_from_pem
+from proxyagent.proxy import Language, ProxyInfo, issue_proxy
 from proxyagent.request import check_request
-
-_HINT = "obtain a new proxy from the agent"
 
 
 def sign_delegation(chain_pem_and_key: bytes, request: bytes, *, lifetime: timedelta, now: datetime) -> str:
@@ -32,23 +25,8 @@ def sign_delegation(chain_pem_and_key: bytes, request: bytes, *, lifetime: timed
         ChainError: what we have is no proxy and its key.
     """
     public_key = check_request(request.decode("ascii", "replace"))
-    chain = certificates_from_pem(chain_pem_and_key.decode("ascii", "replace"))
-    key = _key_in(chain_pem_and_key)
-    if proxy_info(chain[0]) is None or chain[0].public_key() != key.public_key():
-        raise ChainError("what should sign the delegation is not a proxy with its key", hint=_HINT)
-    if now >= not_after(chain):
-        raise NoCredentialError(f"the proxy ended at {not_after(chain):%Y-%m-%d %H:%M} UTC", hint=_HINT)
+    chain, key = proxy_from_pem(chain_pem_and_key, now=now)
     # As much as our own proxy allows.
     info = ProxyInfo(Language.INHERIT_ALL)
     leaf = issue_proxy(chain[0], key, public_key, info=info, lifetime=lifetime, now=now)
     return certificates_to_pem((leaf, *chain))
-
-
-def _key_in(pem: bytes) -> rsa.RSAPrivateKey:
-    try:
-        key = serialization.load_pem_private_key(pem, password=None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise ChainError("the proxy comes without a readable key", hint=_HINT) from error
-    if not isinstance(key, rsa.RSAPrivateKey):
-        raise ChainError("the proxy's key is not RSA", hint=_HINT)
-    return key

@@ -173,6 +173,12 @@ class ChainError(ProxyAgentError):
     kind = "chain"
 
 
+class SignatureError(ChainError):
+    """A signature is not that of the text and the certificate it came with."""
+
+    kind = "signature"
+
+
 class RevokedError(ChainError):
     """The CA has revoked the certificate."""
 

@@ -81,6 +81,13 @@ def test_what_was_revoked_is_refused(root: CertificateAuthority, keys: list[rsa.
         check(root, other)
 
 
+def test_what_will_be_revoked_is_refused_already(root: CertificateAuthority, robot: x509.Certificate) -> None:
+    superseded = x509.CRLReason(x509.ReasonFlags.superseded)
+    root.revoke(robot.serial_number, when=datetime.now(UTC) + timedelta(days=1), extensions=[superseded])
+    with pytest.raises(RevokedError):
+        check(root, robot)
+
+
 def test_every_ca_needs_a_crl(root: CertificateAuthority, keys: list[rsa.RSAPrivateKey]) -> None:
     middle = root.subordinate("Sandbox Robot CA")
     robot = middle.issue_robot("Robot", keys[0].public_key())
