@@ -52,7 +52,7 @@ class GridFtpServer(RobotServer):
 
     def start_processes(self) -> None:
         """Start the server."""
-        compile_plugin("fulldisk_gridftp", self.directory / "bin", package="libc6-dev")
+        compile_plugin("fulldisk_write", self.directory / "bin", package="libc6-dev")
         self._gridftp.start(lambda log: "Server started in daemon mode" in log)
 
     def _server_process(self) -> ServerProcess:
@@ -77,6 +77,6 @@ class GridFtpServer(RobotServer):
                 "X509_USER_CERT": f"{HERE}/etc/hostcert.pem",
                 "X509_USER_KEY": f"{HERE}/etc/hostkey.pem",
                 "GRIDMAP": f"{HERE}/etc/grid-mapfile",
-                "LD_PRELOAD": f"{HERE}/bin/libfulldisk_gridftp.so",
+                "LD_PRELOAD": f"{HERE}/bin/libfulldisk_write.so",
             },
         )

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import gfal2
@@ -82,6 +83,14 @@ def https(
         return int(handle.getinfo(pycurl.RESPONSE_CODE))
     finally:
         handle.close()
+
+
+def listening(port: int) -> set[str]:
+    """The addresses, as /proc/net writes them, at which that port is listened on."""
+    tables = [Path(f"/proc/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    rows = [row.split() for table in tables for row in table.splitlines()[1:]]
+    addresses = [row[1].split(":") for row in rows if row[3] == "0A"]
+    return {host for host, number in addresses if int(number, 16) == port}
 
 
 def eventually(condition: Callable[[], bool], *, seconds: float = 30.0) -> None:

@@ -1,4 +1,4 @@
-// Preloaded into globus-gridftp-server: while control/DISK_FULL exists, what it writes to files fails as on a full disk.
+// Preloaded into servers that use write(): while control/DISK_FULL exists, what they write to files fails as on a full disk.
 #include <cerrno>
 #include <dlfcn.h>
 #include <sys/stat.h>
