@@ -145,6 +145,12 @@ class VerificationError(MoverError):
     permanent = False
 
 
+class CertificateError(MoverError):
+    """A custody certificate is not what it claims to be, or cannot be made."""
+
+    exit_code = 7
+
+
 class CredentialError(MoverError):
     """No usable Grid proxy: the agent is not there, has no session, or refuses us."""
 
@@ -177,3 +183,9 @@ class SandboxError(MoverError):
     """A server of the sandbox did not start or is not installed."""
 
     exit_code = 11
+
+
+class OutputError(MoverError):
+    """A file that was asked for cannot be written, or its name is taken."""
+
+    exit_code = 12

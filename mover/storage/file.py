@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from mover.durable import rename_noreplace
 from mover.errors import (
     ConfigError,
     FileMissingError,
@@ -21,7 +22,7 @@ from mover.errors import (
 from mover.model import ChecksumKind, Locality, StoredFile, check_name, check_path
 from mover.ports import Capabilities, MayRemove, StorageEndpoint, always
 from mover.storage.cleanup import removed_on_failure
-from mover.storage.mounted import directory, rename_noreplace, storage_errors
+from mover.storage.mounted import directory, storage_errors
 from mover.storage.pieces import pieces
 
 _PIECE_BYTES = 4 << 20

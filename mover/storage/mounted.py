@@ -1,6 +1,5 @@
-"""What `FileEndpoint` needs from the kernel: directories without symlinks, rename without replacing, its errors."""
+"""What `FileEndpoint` needs from the kernel: directories without symlinks, its errors."""
 
-import ctypes
 import errno
 import os
 from collections.abc import Iterator
@@ -16,9 +15,6 @@ from mover.errors import (
     ForeignFileError,
     StorageError,
 )
-
-_RENAME_NOREPLACE = 1  # linux/fs.h
-_libc = ctypes.CDLL(None, use_errno=True)
 
 _ERRORS: dict[int, tuple[type[StorageError], str]] = {
     errno.ENOENT: (FileMissingError, "look at what the endpoint has"),
@@ -76,19 +72,3 @@ def _make(name: str, parent: int) -> bool:
     except FileExistsError:
         return False
     return True
-
-
-def rename_noreplace(source: str, source_fd: int, target: str, target_fd: int) -> None:
-    """renameat2(2) with RENAME_NOREPLACE; link(2) and unlink(2) where the file system does not have it.
-
-    Raises:
-        OSError: as renameat2(2); EEXIST if there is a target.
-    """
-    done: int = _libc.renameat2(source_fd, source.encode(), target_fd, target.encode(), _RENAME_NOREPLACE)
-    if done == 0:
-        return
-    number = ctypes.get_errno()
-    if number not in {errno.EINVAL, errno.ENOSYS}:
-        raise OSError(number, os.strerror(number))
-    os.link(source, target, src_dir_fd=source_fd, dst_dir_fd=target_fd, follow_symlinks=False)
-    os.unlink(source, dir_fd=source_fd)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from mover import durable
 from mover.errors import (
     AccessDeniedError,
     ConfigError,
@@ -62,7 +63,7 @@ def test_rename_where_the_file_system_cannot_keep_from_replacing(
             ctypes.set_errno(errno.EINVAL)
             return -1
 
-    monkeypatch.setattr(mounted, "_libc", _Libc())
+    monkeypatch.setattr(durable, "_libc", _Libc())
     endpoint.upload("a", [b"run"], 3)
     endpoint.upload("b", [b"other"], 5)
     with pytest.raises(FileExistsAtEndpointError):
