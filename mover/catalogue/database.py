@@ -1,16 +1,16 @@
 """Open the catalogue's SQLite file, bring its schema up to date, and run transactions on it."""
 
-import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
 from pathlib import Path
 
-from mover.errors import CatalogueError
+from mover.catalogue import migrations
+from mover.catalogue.backup import back_up_before_upgrade
+from mover.catalogue.readonly import read_only_uri
+from mover.errors import CatalogueError, OutputError
 
 _BUSY_SECONDS = 30.0
-_MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 
 
 class Database:
@@ -19,29 +19,25 @@ class Database:
     Args:
         path: the file.
         create: make it if it is not there; its folder must exist.
+        read_only: never write to it, nor bring its schema up to date; then it may be on a read-only disk.
 
     Raises:
-        CatalogueError: it cannot be opened, is damaged, or was written by a newer release.
+        CatalogueError: it cannot be opened, is damaged, or is of another release.
     """
 
-    def __init__(self, path: Path, *, create: bool = False) -> None:
+    def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
         self.path = path
-        try:
+        mode = "rwc" if create else "rw"
+        uri = read_only_uri(path) if read_only else f"{path.absolute().as_uri()}?mode={mode}"
+        with _refusals(path, read_only=read_only):
             # Nothing but SQLite may ever open and close this file: closing it would drop the locks of all the
             # connections of this process (sqlite.org/howtocorrupt.html, section 2.2).
-            uri = f"{path.absolute().as_uri()}?mode={'rwc' if create else 'rw'}"
             self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-            self._connection.execute("PRAGMA journal_mode = WAL")
-            # A commit is on the disk when it returns: after a power cut no fact may be missing.
-            self._connection.execute("PRAGMA synchronous = FULL")
-            self._connection.execute("PRAGMA foreign_keys = ON")
-            self._migrate()
-        except sqlite3.Error as error:
-            raise CatalogueError(
-                f"cannot open the catalogue {path}: {error}",
-                hint="check `catalogue` in the configuration, its folder's owner and the disk; the engine makes it",
-            ) from error
+            try:
+                self._prepare(read_only=read_only)
+            except BaseException:
+                self._connection.close()
+                raise
 
     def close(self) -> None:
         """Close the connection."""
@@ -69,75 +65,124 @@ class Database:
                 f"the catalogue {self.path} cannot be written: {error}", hint="check the disk's space and health"
             ) from error
 
+    @contextmanager
+    def snapshot(self) -> Iterator[None]:
+        """Everything that is read in the block is of one moment; others may write meanwhile.
+
+        The WAL grows until the block ends: keep it to minutes.
+        """
+        self.query("BEGIN")
+        try:
+            yield
+        finally:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+
     def query(self, statement: str, *values: object) -> list[sqlite3.Row]:
         """The rows of a SELECT.
 
         Raises:
             CatalogueError: SQLite refuses.
         """
+        return list(self.iterate(statement, *values))
+
+    def iterate(self, statement: str, *values: object) -> Iterator[sqlite3.Row]:
+        """The rows of a SELECT, one at a time, for tables that may be larger than the memory.
+
+        Raises:
+            CatalogueError: SQLite refuses.
+        """
         try:
-            return self._connection.execute(statement, values).fetchall()
+            yield from self._connection.execute(statement, values)
         except sqlite3.Error as error:
             raise CatalogueError(
-                f"the catalogue {self.path} cannot be read: {error}", hint="check the disk's space and health"
+                f"the catalogue {self.path} cannot be read: {error}",
+                hint="check the disk's space and health; `mover catalogue check` looks for damage",
             ) from error
 
-    def _migrate(self) -> None:
-        migrations = _migrations()
-        latest = len(migrations)
-        if self._version() == latest:
+    @property
+    def schema(self) -> int:
+        """The schema's number."""
+        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
+
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy all of it, as it is at this moment, to another open database.
+
+        Raises:
+            sqlite3.Error: the copy cannot be written.
+        """
+        self._connection.backup(target)
+
+    def _prepare(self, *, read_only: bool) -> None:
+        self._connection.row_factory = sqlite3.Row
+        if read_only:
+            self._connection.execute("PRAGMA query_only = ON")
+            self._check_schema()
             return
-        with self.transaction() as connection:
-            version = self._version()
-            if not version and connection.execute("SELECT 1 FROM sqlite_master").fetchone():
-                raise CatalogueError(
-                    f"{self.path} is a database of something else",
-                    hint="mend `catalogue` in the configuration, or move the file away",
-                )
-            if version > latest:
-                raise CatalogueError(
-                    f"the catalogue {self.path} has schema {version}, this release knows {latest}",
-                    hint="install the newer release again, or restore the backup made before the upgrade",
-                )
+        self._connection.execute("PRAGMA journal_mode = WAL")
+        # A commit is on the disk when it returns: after a power cut no fact may be missing.
+        self._connection.execute("PRAGMA synchronous = FULL")
+        self._connection.execute("PRAGMA foreign_keys = ON")
+        self._migrate()
+
+    def _check_schema(self) -> None:
+        latest = len(migrations.shipped())
+        self._check_ours(latest)
+        if self.schema < latest:
+            raise CatalogueError(
+                f"the catalogue {self.path} has schema {self.schema}, this release reads {latest}",
+                hint="start the engine of this release: it brings the catalogue up to date, after a backup",
+            )
+
+    def _check_ours(self, latest: int) -> None:
+        if not self.schema and self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise CatalogueError(
+                f"{self.path} is a database of something else",
+                hint="mend `catalogue` in the configuration, or move the file away",
+            )
+        if self.schema > latest:
+            raise CatalogueError(
+                f"the catalogue {self.path} has schema {self.schema}, this release knows {latest}",
+                hint="install the newer release again, or restore the backup made before the upgrade",
+            )
+
+    def _migrate(self) -> None:
+        shipped = migrations.shipped()
+        if self.schema == len(shipped):
+            return
+        with self.transaction():
+            version = self.schema
+            self._check_ours(len(shipped))
         if version:
-            self._backup(version)
-        for number, statements in migrations[version:]:
+            self._back_up(version)
+        for number, statements in shipped[version:]:
             with self.transaction() as connection:
-                if self._version() >= number:
+                if self.schema >= number:
                     continue
                 for statement in statements:
                     connection.execute(statement)
                 connection.execute(f"PRAGMA user_version = {number}")
 
-    def _version(self) -> int:
-        return int(self._connection.execute("PRAGMA user_version").fetchone()[0])
-
-    def _backup(self, version: int) -> None:
-        copy = sqlite3.connect(self.path.with_name(f"{self.path.name}.schema-{version}"))
+    def _back_up(self, version: int) -> None:
         try:
-            self._connection.backup(copy)
-        finally:
-            copy.close()
+            with self.snapshot():
+                # Another process may have been quicker.
+                if self.schema == version:
+                    back_up_before_upgrade(self._connection, self.path, version)
+        except OutputError as error:
+            raise CatalogueError(
+                f"the catalogue is not brought up to date, because it cannot be backed up first: {error.message}",
+                hint="make space beside it and start again; nothing was changed",
+            ) from error
 
 
-def _migrations() -> list[tuple[int, list[str]]]:
-    """The numbered schema files, in order, each split into statements."""
-    found = sorted(
-        (int(named[1]), _statements(file.read_text(encoding="utf-8")))
-        for file in resources.files("mover.catalogue").joinpath("schema").iterdir()
-        if (named := _MIGRATION.fullmatch(file.name))
-    )
-    if [number for number, _ in found] != list(range(1, len(found) + 1)):
-        raise CatalogueError("the schema files are not numbered 1, 2, 3, …", hint="install the release again")
-    return found
-
-
-def _statements(script: str) -> list[str]:
-    # sqlite3's executescript would commit the transaction that a migration must be in.
-    statements, pending = [], ""
-    for line in script.splitlines(keepends=True):
-        pending += line
-        if sqlite3.complete_statement(pending):
-            statements.append(pending)
-            pending = ""
-    return statements
+@contextmanager
+def _refusals(path: Path, *, read_only: bool) -> Iterator[None]:
+    try:
+        yield
+    except sqlite3.Error as error:
+        if read_only and path.exists():
+            hint = "read it as its owner, or while the engine runs, or copy it, with its -wal, to where you may write"
+        else:
+            hint = "check `catalogue` in the configuration, its folder's owner and the disk; the engine makes it"
+        raise CatalogueError(f"cannot open the catalogue {path}: {error}", hint=hint) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mover.bundle.plan import BundlePlan
-from mover.catalogue import custody, database, owner
+from mover.catalogue import custody, migrations, owner
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import (
     Claim,
@@ -171,7 +171,7 @@ def test_custody_is_a_chain_that_shows_any_change(catalogue: Database) -> None:
     claim = _must_claim(catalogue)
     record_intent(catalogue, claim, "a/7.tar", now=NOW)
     record_event(catalogue, claim, ReplicaEvent.UPLOADED, now=NOW, adler32="00000001")
-    assert custody.verify(catalogue) == 3
+    assert custody.verify(catalogue).records == 3
     assert [record.event for record in custody.records(catalogue, 7)] == [
         RunEvent.COMPLETE,
         "upload intended",
@@ -223,9 +223,9 @@ def test_an_upgrade_backs_up_first_and_keeps_what_was_there(
     catalogue: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     catalogue.close()
-    shipped = database._migrations()
+    shipped = migrations.shipped()
     added = (len(shipped) + 1, ["CREATE TABLE added (x INTEGER) STRICT;"])
-    monkeypatch.setattr(database, "_migrations", lambda: [*shipped, added])
+    monkeypatch.setattr(migrations, "shipped", lambda: [*shipped, added])
     upgraded = Database(catalogue.path)
     assert upgraded.query("SELECT * FROM added") == []
     assert find_run(upgraded, 7) is not None
@@ -237,8 +237,8 @@ def test_an_upgrade_backs_up_first_and_keeps_what_was_there(
 def test_a_catalogue_of_the_first_schema_keeps_its_facts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, at, plan = tmp_path / "old.sqlite", NOW.isoformat(), _plan()
     with monkeypatch.context() as patch:
-        first = database._migrations()[:1]
-        patch.setattr(database, "_migrations", lambda: first)
+        first = migrations.shipped()[:1]
+        patch.setattr(migrations, "shipped", lambda: first)
         old = Database(path, create=True)
     with old.transaction() as rows:
         rows.execute("INSERT INTO run VALUES (7, 'planned', ?, ?, '1', NULL, NULL)", (at, at))
@@ -263,14 +263,14 @@ def test_a_catalogue_of_the_first_schema_keeps_its_facts(tmp_path: Path, monkeyp
     )
     assert [(one.bundle_id, one.endpoint, one.backlog) for one in replicas_of(upgraded, 7)] == [(3, "tape", False)]
     assert not upgraded.query("PRAGMA foreign_key_check")
-    assert custody.verify(upgraded) == 1
+    assert custody.verify(upgraded).records == 1
 
 
 def test_a_migration_that_fails_leaves_the_old_schema(catalogue: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     catalogue.close()
-    shipped = database._migrations()
+    shipped = migrations.shipped()
     broken = (len(shipped) + 1, ["CREATE TABLE added (x INTEGER) STRICT;", "CREATE TABLE run (x INTEGER);"])
-    monkeypatch.setattr(database, "_migrations", lambda: [*shipped, broken])
+    monkeypatch.setattr(migrations, "shipped", lambda: [*shipped, broken])
     with pytest.raises(CatalogueError):
         Database(catalogue.path)
     monkeypatch.undo()
