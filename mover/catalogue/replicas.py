@@ -178,7 +178,7 @@ def record_intent(database: Database, claim: Claim, path: str, *, now: datetime)
         connection.execute(
             "UPDATE replica SET intent_path = ?, uploads = uploads + 1 WHERE id = ?", (path, claim.replica_id)
         )
-        custody.append(connection, now, claim.run, "upload intended", endpoint=claim.endpoint, path=path)
+        _note(connection, now, claim.replica_id, "upload intended", path=path)
 
 
 def withdraw_intent(database: Database, claim: Claim, *, now: datetime) -> None:
@@ -190,7 +190,7 @@ def withdraw_intent(database: Database, claim: Claim, *, now: datetime) -> None:
     with database.transaction() as connection:
         _guard(connection, claim)
         connection.execute("UPDATE replica SET intent_path = NULL WHERE id = ?", (claim.replica_id,))
-        custody.append(connection, now, claim.run, "upload intent withdrawn", endpoint=claim.endpoint)
+        _note(connection, now, claim.replica_id, "upload intent withdrawn")
 
 
 def record_event(
@@ -229,7 +229,7 @@ def record_event(
         )
         if problem:
             facts["problem"] = problem.message
-        custody.append(connection, now, claim.run, event, endpoint=claim.endpoint, **facts)
+        _note(connection, now, claim.replica_id, event, **facts)
         return state
 
 
@@ -281,7 +281,7 @@ def retry_replicas(database: Database, run: int, *, now: datetime) -> int:
             state = ReplicaState(row["state"])
             if state is ReplicaState.QUARANTINED:
                 state = next_replica_state(state, ReplicaEvent.RETRIED, subject=f"run {run} at {row['endpoint']}")
-                custody.append(connection, now, run, ReplicaEvent.RETRIED, endpoint=row["endpoint"])
+                _note(connection, now, row["id"], ReplicaEvent.RETRIED)
                 connection.execute("UPDATE replica SET state = ?, since = ? WHERE id = ?", (state, at, row["id"]))
             elif row["problem"] is None and row["next_attempt_at"] <= at:
                 continue
@@ -321,7 +321,17 @@ def record_lost(database: Database, replica: ReplicaRecord, *, now: datetime) ->
             (state, now.isoformat(), now.isoformat(), replica.id, replica.state),
         ).rowcount
         if changed:
-            custody.append(connection, now, replica.run, ReplicaEvent.MISSING, endpoint=replica.endpoint)
+            _note(connection, now, replica.id, ReplicaEvent.MISSING)
+
+
+def _note(connection: sqlite3.Connection, now: datetime, replica_id: int, event: str, **facts: object) -> None:
+    """Add a custody record about a replica, which says of which bundle and where."""
+    row = connection.execute(
+        "SELECT bundle.run, bundle.lfn, replica.endpoint FROM replica JOIN bundle ON bundle.id = replica.bundle_id "
+        "WHERE replica.id = ?",
+        (replica_id,),
+    ).fetchone()
+    custody.append(connection, now, row["run"], event, lfn=row["lfn"], endpoint=row["endpoint"], **facts)
 
 
 def _guard(connection: sqlite3.Connection, claim: Claim) -> sqlite3.Row:

@@ -236,7 +236,8 @@ def record_digest(database: Database, bundle: BundleRecord, digest: BundleDigest
                 ],
             )
             members = {member.name: dict(member.digests) for member in digest.members}
-            custody.append(connection, now, bundle.run, "digests computed", adler32=digest.adler32, members=members)
+            facts = {"lfn": bundle.lfn, "adler32": digest.adler32, "members": members}
+            custody.append(connection, now, bundle.run, "digests computed", **facts)
     known = _digest(database, bundle.id, bundle.size_bytes)
     return known or digest
 
