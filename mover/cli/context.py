@@ -39,5 +39,18 @@ class Context:
         finally:
             database.close()
 
+    @contextmanager
+    def catalogue_to_read(self) -> Iterator[Database]:
+        """The catalogue, open in the block for reading only, so that it may be on a read-only disk.
+
+        Raises:
+            CatalogueError: it cannot be opened, or is of another release.
+        """
+        database = Database(self.config.catalogue, read_only=True)
+        try:
+            yield database
+        finally:
+            database.close()
+
 
 pass_context = click.make_pass_decorator(Context)

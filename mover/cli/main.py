@@ -8,8 +8,10 @@ from typing import IO, Any
 import click
 
 from mover.cli.bundle import bundle
+from mover.cli.catalogue import catalogue
 from mover.cli.config import config
 from mover.cli.context import Context
+from mover.cli.custody import custody
 from mover.cli.demo import demo
 from mover.cli.engine import engine
 from mover.cli.run import run
@@ -75,7 +77,7 @@ def cli(ctx: click.Context, config_path: Path, verbose: bool) -> None:  # noqa: 
     ctx.obj = Context(config_path)
 
 
-for command in (bundle, config, demo, engine, run, status):
+for command in (bundle, catalogue, config, custody, demo, engine, run, status):
     cli.add_command(command)
 
 

@@ -160,6 +160,8 @@ def test_every_command_has_help_with_an_example() -> None:
     for path in (
         ("engine",), ("status",), ("demo",), ("bundle", "list"), ("config", "check"),
         ("run", "close"), ("run", "show"), ("run", "wait"), ("run", "retry"), ("run", "release"),
+        ("custody", "verify"), ("custody", "show"),
+        ("catalogue", "check"), ("catalogue", "backup"), ("catalogue", "export"),
     ):  # fmt: skip
         result = CliRunner().invoke(cli, [*path, "--help"])
         assert result.exit_code == 0

@@ -1,0 +1,94 @@
+"""`mover catalogue`: is it whole, keep a copy of it, write it out."""
+
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from mover.catalogue import custody
+from mover.catalogue.backup import back_up
+from mover.catalogue.check import CHECKS, faults
+from mover.catalogue.export import export as export_lines
+from mover.cli.context import Context, pass_context
+from mover.cli.tables import printable, size
+from mover.durable import new_file
+from mover.errors import CatalogueError
+
+_FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.group()
+def catalogue() -> None:
+    """Look after the catalogue itself."""
+
+
+@catalogue.command()
+@pass_context
+def check(context: Context) -> None:
+    """Check the catalogue's file, custody chain and states.
+
+    The engine may run meanwhile. What is stored at the endpoints is not looked at.
+
+    \b
+    Example:
+      mover catalogue check
+    """
+    found: list[str] = []
+    with context.catalogue_to_read() as database, database.snapshot():
+        for name, one in CHECKS:
+            these = faults(database, one)
+            click.echo(f"{name}: {'ok' if not these else _count(these)}")
+            found += [f"{name}: {fault}" for fault in these]
+        head = custody.head(database) if not found else custody.START
+    if found:
+        path = context.config.catalogue
+        raise CatalogueError(
+            f"the catalogue {path} is not whole:" + "".join(f"\n  {printable(fault)}" for fault in found),
+            hint="stop the engine, keep the file as evidence, and restore a backup that is well",
+        )
+    click.echo(f"custody head: {head}")
+
+
+def _count(faults: list[str]) -> str:
+    return "1 fault" if len(faults) == 1 else f"{len(faults)} faults"
+
+
+@catalogue.command()
+@click.argument("file", type=_FILE)
+@pass_context
+def backup(context: Context, file: Path) -> None:
+    """Copy the catalogue to a new FILE, complete and checked, while the engine works.
+
+    A backup is a catalogue: to restore it, stop the engine and put it in the catalogue's place.
+
+    \b
+    Example:
+      mover catalogue backup /backup/catalogue-2026-11-22.sqlite
+    """
+    with context.catalogue_to_read() as database:
+        back_up(database.copy_to, file)
+    click.echo(f"{file}: {size(file.stat().st_size)}, checked and on the disk")
+
+
+@catalogue.command()
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default=Path("-"))
+@pass_context
+def export(context: Context, file: Path) -> None:
+    """Write every fact of the catalogue as JSON lines to a new FILE, or to standard output.
+
+    docs/catalogue.md has the format.
+
+    \b
+    Examples:
+      mover catalogue export /backup/catalogue-2026-11-22.jsonl
+      mover catalogue export | gzip > catalogue.jsonl.gz
+    """
+    with context.catalogue_to_read() as database:
+        lines = export_lines(database, now=datetime.now(UTC))
+        if file == Path("-"):
+            for line in lines:
+                click.echo(line)
+            return
+        with new_file(file) as partial, partial.open("w", encoding="ascii") as out:
+            for line in lines:
+                out.write(f"{line}\n")
