@@ -5,13 +5,17 @@ STAMP   := $(VENV)/.installed
 LISTS   := packages/debian.txt packages/debian-sandbox.txt
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test lint format docs setup clean
+.PHONY: demo test test-all lint format docs setup clean
 
 demo: $(STAMP)
 	$(PYTHON) -m mover demo
 
 test: $(STAMP)
 	$(PYTHON) -m pytest -n 4
+
+# With what takes long: hundreds of kills, 20 GB runs.
+test-all: $(STAMP)
+	$(PYTHON) -m pytest -n 4 -m "long or not long"
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -1,10 +1,19 @@
-"""What all tests of one process share."""
+"""What all tests of one process share: a CA; one real site, and control rooms at it, each below a path of its own."""
 
-from collections.abc import Iterator
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 
 from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.dongle import MODULE
+from mover.sandbox.site import Site
+from tests.integration.mover.box import Box
+
+_rooms = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
@@ -14,3 +23,46 @@ def grid_ca(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateAut
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("X509_CERT_DIR", str(ca.directory))
         yield ca
+
+
+def _need(program: str, package: str) -> None:
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed: apt install {package}")
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Dongle, agent, two tapes and a disk. Nobody may stop its servers but in a test that starts them again.
+
+    Its CA is not `grid_ca`: what speaks to its servers runs in a process of its own.
+    """
+    _need("xrootd", "xrootd-server")
+    _need("g++", "g++")
+    if not MODULE.exists():
+        pytest.skip("softhsm2 is not installed: apt install softhsm2")
+    base = tmp_path_factory.mktemp("site")
+    with TemporaryDirectory(prefix="sockets-") as sockets, Site(base, sockets=Path(sockets)) as site:
+        yield site
+    # Gigabytes, and of no use without the servers.
+    shutil.rmtree(base)
+
+
+@pytest.fixture
+def new_box(site: Site, tmp_path: Path) -> Iterator[Callable[[], Box]]:
+    """Makes fresh control rooms. Engines that a failed test has left running are ended."""
+    boxes: list[Box] = []
+
+    def make() -> Box:
+        below = f"room-{next(_rooms)}"
+        boxes.append(Box(site, site.control_room(tmp_path / below, below=below), below))
+        return boxes[-1]
+
+    yield make
+    for box in boxes:
+        box.kill_engines()
+
+
+@pytest.fixture
+def box(new_box: Callable[[], Box]) -> Box:
+    """A fresh control room."""
+    return new_box()
