@@ -19,6 +19,7 @@ from proxyagent.connection import ask
 from proxyagent.delegation import sign_delegation
 from proxyagent.errors import ProxyAgentError, RequestError
 from proxyagent.hardening import harden_process
+from proxyagent.jws import Jws, read_jws
 from proxyagent.memfd import sealed_memfd
 from proxyagent.messages import (
     AgentStatus,
@@ -34,21 +35,22 @@ from proxyagent.messages import (
 )
 from proxyagent.pin import Secret
 from proxyagent.request import make_request, new_key
-from proxyagent.statement import Signed, VerifiedChain, check_signature, sign_statement
+from proxyagent.statement import VerifiedChain, check_signature, sign_statement
 
 __all__ = [
     "AgentStatus",
     "ClientProxy",
+    "Jws",
     "ProxyAgentError",
-    "Signed",
     "VerifiedChain",
     "agent_status",
     "harden_process",
     "obtain_proxy",
+    "read_statement",
     "retry_sealed_pin",
     "unlock_agent",
     "verify_chain",
-    "verify_signed",
+    "verify_statement",
 ]
 
 
@@ -125,17 +127,19 @@ class ClientProxy:
             self._pem(), request, lifetime=timedelta(seconds=lifetime_seconds), now=datetime.now(UTC)
         )
 
-    def sign(self, data: bytes) -> Signed:
-        """Sign a statement with this proxy's key, which stays in memory; `verify_signed` is the other side.
+    def sign(self, payload: bytes, media_type: str) -> bytes:
+        """Sign a statement with this proxy's key, which stays in memory; `verify_statement` is the other side.
 
-        What is signed is ``proxyagent statement 1`` and a line feed, then `data`, by PKCS#1 v1.5 with SHA-256, so
-        `openssl dgst -sha256 -verify` can judge it too. The signature does not say when it was made: put the time into
-        `data`.
+        It becomes a JSON Web Signature (RFC 7515, flattened, RS256) with the chain in its header (`x5c`): any JOSE
+        library can verify it. The signature does not say when it was made: put the time into the payload.
+
+        Args:
+            media_type: what kind of statement it is, for the header's `typ`, such as ``mover-custody+jws``.
 
         Raises:
-            ProxyAgentError: this proxy has ended.
+            ProxyAgentError: this proxy has ended, or the payload is too large.
         """
-        return sign_statement(self._pem(), data, now=datetime.now(UTC))
+        return sign_statement(self._pem(), payload, media_type, now=datetime.now(UTC))
 
     def _pem(self) -> bytes:
         return os.pread(self.fileno(), os.fstat(self.fileno()).st_size, 0)
@@ -268,13 +272,22 @@ def verify_chain(pem: bytes, ca_directory: Path, at: datetime) -> VerifiedChain:
     return verify_chain_at(pem, ca_directory, at)
 
 
-def verify_signed(data: bytes, signed: Signed, ca_directory: Path, at: datetime) -> VerifiedChain:
-    """Verify that `ClientProxy.sign` of the chain in `signed` has signed `data`, and the chain as of the time `at`.
+def read_statement(text: bytes, media_type: str) -> Jws:
+    """A statement that `ClientProxy.sign` made, taken apart: nothing of it is verified.
 
     Raises:
-        SignatureError: text or signature were changed, or the signature is of an unknown kind.
+        SignatureError: it is something else, or of another kind.
+    """
+    return read_jws(text, media_type)
+
+
+def verify_statement(statement: Jws, ca_directory: Path, at: datetime) -> VerifiedChain:
+    """Verify that the key of the statement's chain has signed it, and the chain as of the time `at`.
+
+    Raises:
+        SignatureError: text or signature were changed.
         ChainError: as `verify_chain`; a SignatureError is one too.
     """
-    verified = verify_chain(signed.chain_pem, ca_directory, at)
-    check_signature(data, signed)
+    verified = verify_chain(statement.chain_pem, ca_directory, at)
+    check_signature(statement)
     return verified

@@ -5,30 +5,15 @@ Not for the agent, whose keys sign proxies only: a client that holds a proxy sig
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import NamedTuple
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.serialization import Encoding
 
-from proxyagent.chain import certificates_from_pem, certificates_to_pem, proxy_from_pem
+from proxyagent.chain import certificates_from_pem, proxy_from_pem
 from proxyagent.errors import ChainError, SignatureError
-
-#: As RFC 4055 section 5 names it: RSASSA-PKCS1-v1_5 with SHA-256. Clients' proxies have RSA keys only.
-ALGORITHM = "sha256WithRSAEncryption"
-#: Signed before the statement itself. So a statement can never be read as a proxy certificate or a TLS handshake, nor
-#: a signature over one of those be passed off as a statement.
-CONTEXT = b"proxyagent statement 1\n"
-
-
-class Signed(NamedTuple):
-    """A detached signature, and whose it is."""
-
-    signature: bytes
-    algorithm: str
-    """How it was made: `ALGORITHM`."""
-    chain_pem: bytes
-    """The proxy's certificate, then its issuers down to the end-entity certificate; no key."""
+from proxyagent.jws import Jws, make_jws
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +30,11 @@ class VerifiedChain:
     """When the first certificate of the chain ends (UTC, aware)."""
 
 
-def sign_statement(chain_pem_and_key: bytes, data: bytes, *, now: datetime) -> Signed:
-    """Sign `CONTEXT` and `data` with the key of our proxy.
+def sign_statement(chain_pem_and_key: bytes, payload: bytes, media_type: str, *, now: datetime) -> bytes:
+    """The payload, signed with the key of our proxy, as a JWS.
+
+    What is signed is text that the header begins. So a statement can never be read as a proxy certificate (DER) or a
+    TLS handshake, nor a signature over one of those be passed off as a statement.
 
     Args:
         chain_pem_and_key: our proxy as in a proxy file: certificate, unencrypted RSA key and issuers, in PEM.
@@ -54,28 +42,28 @@ def sign_statement(chain_pem_and_key: bytes, data: bytes, *, now: datetime) -> S
     Raises:
         NoCredentialError: our proxy has ended.
         ChainError: what we have is no proxy and its key.
+        SignatureError: the payload is too large.
     """
     chain, key = proxy_from_pem(chain_pem_and_key, now=now)
-    signature = key.sign(CONTEXT + data, padding.PKCS1v15(), hashes.SHA256())
-    return Signed(signature, ALGORITHM, certificates_to_pem(chain).encode())
+
+    def sign(text: bytes) -> bytes:
+        return key.sign(text, padding.PKCS1v15(), hashes.SHA256())
+
+    return make_jws(payload, media_type, [each.public_bytes(Encoding.DER) for each in chain], sign)
 
 
-def check_signature(data: bytes, signed: Signed) -> None:
-    """See that the key of the chain's first certificate has signed `data`. The chain itself is not judged here.
+def check_signature(statement: Jws) -> None:
+    """See that the key of the chain's first certificate has signed it. The chain itself is not judged here.
 
     Raises:
-        SignatureError: it has not, or the signature is of a kind that we do not know.
+        SignatureError: it has not.
         ChainError: the chain is unreadable.
     """
-    if signed.algorithm != ALGORITHM:
-        raise SignatureError(
-            f"a signature of the unknown kind {signed.algorithm[:80]!r}", hint="verify it with the version that made it"
-        )
-    key = certificates_from_pem(signed.chain_pem.decode("ascii", "replace"))[0].public_key()
+    key = certificates_from_pem(statement.chain_pem.decode("ascii", "replace"))[0].public_key()
     if not isinstance(key, rsa.RSAPublicKey):
         raise ChainError("the chain's key is not RSA", hint="see what signed it with `openssl x509 -text`")
     try:
-        key.verify(signed.signature, CONTEXT + data, padding.PKCS1v15(), hashes.SHA256())
+        key.verify(statement.signature, statement.signing_input, padding.PKCS1v15(), hashes.SHA256())
     except InvalidSignature as error:
         raise SignatureError(
             "the signature is not over this text", hint="text or signature were changed: compare with other copies"
