@@ -2,7 +2,6 @@
 
 import tomllib
 from collections.abc import Iterator
-from functools import cached_property
 from os.path import normpath
 from pathlib import Path
 from typing import Annotated, Literal
@@ -280,7 +279,7 @@ class Config(_Table):
         names = found.endpoints or tuple(one.name for one in self.endpoint)
         return Policy(found.tapes, found.tape_sites, found.disks, names, frozenset(found.optional))
 
-    @cached_property
+    @property
     def places(self) -> dict[str, EndpointConfig]:
         """The endpoints by name."""
         return {one.name: one for one in self.endpoint}

@@ -9,15 +9,16 @@ from collections.abc import Callable
 
 from mover.catalogue.database import Database
 from mover.catalogue.endpoints import record_well
-from mover.catalogue.replicas import free_dead_claims, replicas_of_bundle
+from mover.catalogue.replicas import free_dead_claims
 from mover.catalogue.runs import bundle_of, find_run, list_runs, record_safe
 from mover.config import Config
 from mover.errors import CatalogueError, MoverError, RunError, StateError
 from mover.lane import Gate, Lane, OpenEndpoints, Progress, Surroundings
-from mover.policy import ProvenReplica, assess
 from mover.ports import Clock
+from mover.releaser import Releaser
 from mover.states import RunState
 from mover.steps.close import close_run
+from mover.steps.standing import standing
 
 log = logging.getLogger("mover")
 
@@ -39,6 +40,7 @@ class Engine:
         observe: Callable[[Progress], None] = lambda _: None,
     ) -> None:
         self._config = config
+        self._open_endpoints = open_endpoints
         self._clock = clock
         self._stop = threading.Event()
         self._wake = threading.Event()
@@ -53,7 +55,10 @@ class Engine:
         Raises:
             MoverError: the catalogue cannot be opened or written; the engine has stopped.
         """
-        threads = [threading.Thread(target=lane.run, name=lane.name) for lane in self._lanes]
+        workers: list[Lane | Releaser] = [*self._lanes]
+        if self._config.release.automatic:
+            workers.append(Releaser(self._config, self._open_endpoints, self._clock, self._stop))
+        threads = [threading.Thread(target=worker.run, name=worker.name) for worker in workers]
         database = Database(self._config.catalogue, create=True)
         try:
             for place in self._config.endpoint:
@@ -71,9 +76,9 @@ class Engine:
                 if thread.ident is not None:
                     thread.join()
             database.close()
-        for lane in self._lanes:
-            if lane.failure is not None:
-                raise lane.failure
+        for worker in workers:
+            if worker.failure is not None:
+                raise worker.failure
 
     def stop(self) -> None:
         """Ask every lane to stop at the next safe moment; from any thread, but not from a signal handler."""
@@ -122,15 +127,9 @@ class Engine:
         bundle = bundle_of(database, run)
         if bundle is None:
             return
-        places = self._config.places
-        proven = [
-            ProvenReplica(replica.endpoint, places[replica.endpoint].kind, places[replica.endpoint].site, replica.state)
-            for replica in replicas_of_bundle(database, bundle.id)
-            if replica.endpoint in places
-        ]
-        assessment = assess(self._config.raw_policy(), proven)
-        if assessment.holds and record_safe(database, run, now=self._clock.now(), found=str(assessment)):
-            log.info("run %d: %s", run, assessment)
+        found = standing(database, self._config, bundle, self._config.raw_policy())
+        if found.holds and record_safe(database, run, now=self._clock.now(), found=str(found)):
+            log.info("run %d: %s", run, found)
 
 
 def _markers(config: Config) -> dict[int, int]:

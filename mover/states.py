@@ -31,6 +31,7 @@ class RunEvent(StrEnum):
     POLICY_HOLDS = "replica policy holds"
     FILES_REMOVED = "local files removed"
     REPLICA_LOST = "replica lost"
+    POLICY_CHANGED = "the policy asks for more"
 
 
 class ReplicaState(StrEnum):
@@ -80,6 +81,7 @@ RUN_TABLE: tuple[Row[RunState, RunEvent], ...] = (
     Row(RunState.SAFE, RunEvent.FILES_REMOVED, RunState.RELEASED, "after one more look at the storage itself"),
     Row(RunState.PLANNED, RunEvent.FORCED, RunState.PLANNED, "planned anew, while nothing of it is stored anywhere"),
     Row(RunState.SAFE, RunEvent.REPLICA_LOST, RunState.PLANNED, "until it is proven again"),
+    Row(RunState.SAFE, RunEvent.POLICY_CHANGED, RunState.PLANNED, "until the new policy holds"),
     Row(RunState.PLANNED, RunEvent.COMPLETE, None, "a run is planned once; other files need a person"),
     Row(RunState.PLANNED, RunEvent.FILES_REMOVED, None, "the local files are the only sure copy"),
     Row(RunState.QUARANTINED, RunEvent.POLICY_HOLDS, None, "a quarantined run has no replicas"),

@@ -9,6 +9,8 @@ import click
 
 from mover.catalogue.database import Database
 from mover.config import Config, load_config
+from mover.ports import StorageEndpoint
+from mover.wiring import build_endpoints
 
 
 class Context:
@@ -51,6 +53,20 @@ class Context:
             yield database
         finally:
             database.close()
+
+    @contextmanager
+    def endpoints(self) -> Iterator[dict[str, StorageEndpoint]]:
+        """The adapters of all configured endpoints, open in the block.
+
+        Raises:
+            CredentialError: the kernel does not let this process keep proxies to itself.
+        """
+        opened = build_endpoints(self.config)
+        try:
+            yield opened
+        finally:
+            for endpoint in opened.values():
+                endpoint.close()
 
 
 pass_context = click.make_pass_decorator(Context)

@@ -1,7 +1,6 @@
-"""`mover run`: close, show, retry and release a run."""
+"""`mover run`: close, show, wait for and retry a run."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 
 import click
@@ -12,15 +11,11 @@ from mover.catalogue.runs import BundleRecord, bundle_of, find_run, get_run
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, size, table
 from mover.cli.waiting import wait_until_safe
-from mover.config import Config
 from mover.errors import RunError
 from mover.naming import LARGEST_RUN
-from mover.ports import StorageEndpoint
 from mover.states import RunState
 from mover.steps.close import close_run
 from mover.steps.recheck import want_lost_again
-from mover.steps.release import release_run
-from mover.wiring import build_endpoints
 
 _NUMBER = click.IntRange(min=0, max=LARGEST_RUN)
 _SECONDS = click.FloatRange(min=0, max=31 * 86400)
@@ -113,7 +108,8 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
       mover run retry 4742 4743
       mover run retry 4742 --look
     """
-    with context.catalogue() as database, _endpoints(context.config if look else None) as endpoints:
+    with context.catalogue() as database, ExitStack() as stack:
+        endpoints = stack.enter_context(context.endpoints()) if look else {}
         # All of them first, so that nothing is half done.
         for record in [get_run(database, number) for number in numbers]:
             if record.state is RunState.QUARANTINED:
@@ -128,32 +124,6 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
             if look:
                 lost = want_lost_again(database, context.config, number, endpoints, now=now)
                 click.echo(f"run {number}: lost at {', '.join(lost)}" if lost else f"run {number}: nothing is lost")
-
-
-@run.command()
-@_RUN
-@pass_context
-def release(context: Context, number: int) -> None:
-    """Remove the run's local files, if the storage itself says at this moment that the run is safe.
-
-    \b
-    Example:
-      mover run release 4742
-    """
-    with context.catalogue() as database, _endpoints(context.config) as endpoints:
-        assessment = release_run(database, context.config, number, endpoints, now=datetime.now(UTC))
-    click.echo(f"run {number}: {assessment}; the local files are removed")
-
-
-@contextmanager
-def _endpoints(config: Config | None) -> Iterator[dict[str, StorageEndpoint]]:
-    """The configured endpoints, closed afterwards; none without a configuration."""
-    endpoints = build_endpoints(config) if config else {}
-    try:
-        yield endpoints
-    finally:
-        for endpoint in endpoints.values():
-            endpoint.close()
 
 
 def _facts(facts: dict[str, object]) -> str:

@@ -11,13 +11,9 @@ from mover.errors import CredentialError, MoverError, NotSafeError
 from mover.model import EndpointKind
 from mover.policy import Assessment, ProvenReplica, assess
 from mover.ports import StorageEndpoint
-from mover.states import ReplicaState, RunEvent, RunState
+from mover.states import RunEvent, RunState
+from mover.steps.standing import final_state
 from mover.steps.work import check_stored
-
-
-def final_state(kind: EndpointKind) -> ReplicaState:
-    """The last state of a replica at an endpoint of that kind: nothing is left to do for it."""
-    return ReplicaState.ARCHIVED if kind is EndpointKind.TAPE else ReplicaState.VERIFIED
 
 
 def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint]) -> Assessment:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Mapping
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 
 from mover.bundle.plan import BundlePlan
@@ -17,17 +18,24 @@ from mover.naming import RunNaming
 from mover.policy import Assessment
 from mover.ports import StorageEndpoint
 from mover.states import RunEvent, RunState
-from mover.steps.recheck import final_state, recheck
+from mover.steps.recheck import recheck
+from mover.steps.standing import final_state
 
 
-def release_run(
-    database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint], *, now: datetime
-) -> Assessment:
-    """Remove the run's local parts and its marker.
+@dataclass(frozen=True, slots=True)
+class Releasable:
+    """What the storage said just now, and the local files that may go because of it."""
 
-    1. The catalogue says safe, nothing waits for a person, and no endpoint still needs the files. 2. The storage itself
-    says so now. 3. The local files are those that were bundled, and no more. 4. The intent is committed. 5. The marker
-    is removed, then the parts. 6. The fact is committed.
+    assessment: Assessment
+    names: tuple[str, ...]
+    size_bytes: int
+
+
+def check_release(database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint]) -> Releasable:
+    """Whether the run's local files may go at this moment. Nothing is changed.
+
+    1. The catalogue says safe, nothing waits for a person, and no endpoint that the policy relies on still needs the
+    files. 2. The storage itself says so now. 3. The local files are those that were bundled, and no more.
 
     Raises:
         NotSafeError: the policy does not hold at this moment, or somebody still needs the files.
@@ -38,20 +46,39 @@ def release_run(
     # 2
     assessment = recheck(database, config, run, endpoints)
     # 3
+    with open_directory(config.runs.directory) as directory:
+        present = _bundled_parts(directory, config.runs.naming(), plan)
+    return Releasable(assessment, tuple(part.name for part in present), sum(part.size_bytes for part in present))
+
+
+def release_run(
+    database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint], *, now: datetime
+) -> Releasable:
+    """Remove the run's local parts and its marker.
+
+    1. `check_release`. 2. The intent is committed. 3. The files are looked at once more; the marker is removed, then
+    the parts. 4. The fact is committed.
+
+    Raises:
+        NotSafeError: the policy does not hold at this moment, or somebody still needs the files.
+        RunChangedError: a local file is not one that was bundled.
+    """
+    # 1
+    plan = _check_catalogue(database, config, run)
+    found = check_release(database, config, run, endpoints)
+    # 2
+    note(database, run, "release intended", now=now, files=found.names, found=str(found.assessment))
+    # 3. The marker first: without its parts it would be a second end of run.
     naming = config.runs.naming()
     with open_directory(config.runs.directory) as directory:
         present = _bundled_parts(directory, naming, plan)
-        # 4
-        names = [part.name for part in present]
-        note(database, run, "release intended", now=now, files=names, found=str(assessment))
-        # 5. The marker first: without its parts it would be a second end of run.
-        for name in (naming.marker_name(run), *names):
+        for name in (naming.marker_name(run), *(part.name for part in present)):
             with suppress(FileNotFoundError):
                 os.unlink(name, dir_fd=directory)
         os.fsync(directory)
-    # 6
+    # 4
     record_run_event(database, run, RunEvent.FILES_REMOVED, now=now)
-    return assessment
+    return found
 
 
 def _check_catalogue(database: Database, config: Config, run: int) -> BundlePlan:
@@ -66,11 +93,12 @@ def _check_catalogue(database: Database, config: Config, run: int) -> BundlePlan
         )
     if bundle.plan is None:
         raise NotSafeError(f"run {run} was adopted: its files were never here", hint="nothing is left to do")
-    kinds = {endpoint.name: endpoint.kind for endpoint in config.endpoint}
+    policy = config.raw_policy()
+    needed = set(policy.endpoints) - policy.optional
     unfinished = [
         replica.endpoint
         for replica in replicas_of_bundle(database, bundle.id)
-        if replica.endpoint in kinds and replica.state is not final_state(kinds[replica.endpoint])
+        if replica.endpoint in needed and replica.state is not final_state(config.places[replica.endpoint].kind)
     ]
     if unfinished:
         raise NotSafeError(

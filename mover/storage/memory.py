@@ -106,6 +106,8 @@ class MemoryEndpoint:
     def checksum(self, path: str, kind: ChecksumKind) -> str:
         """The checksum of the stored bytes."""
         self._begin("checksum")
+        if kind not in self._capabilities.checksums:
+            raise StorageError(f"endpoint {self._name} computes no {kind}", hint="ask capabilities first")
         data = self._stored(path).data
         if kind is ChecksumKind.ADLER32:
             return f"{zlib.adler32(data):08x}"

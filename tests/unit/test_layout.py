@@ -28,11 +28,13 @@ ALLOWED: dict[str, set[str]] = {
     "mover.credential": PURE | {"proxyagent.client"},
     "mover.storage": PURE | {"mover.ports", "mover.durable"},
     "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
+    "mover.releaser": PURE | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps", "mover.lane"},
     "mover.breaker": PURE | {"mover.config"},
     "mover.pace": set(),
     "mover.lane": PURE
     | {"mover.breaker", "mover.pace", "mover.ports", "mover.config", "mover.catalogue", "mover.steps"},
-    "mover.engine": PURE | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps", "mover.lane"},
+    "mover.engine": PURE
+    | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps", "mover.lane", "mover.releaser"},
     "mover.wiring": PURE | {"mover.ports", "mover.config", "mover.credential", "mover.storage"},
     "mover.sandbox": PURE | {"mover.bundle.date"},
     "mover.cli": {"mover"},

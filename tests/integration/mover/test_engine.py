@@ -67,7 +67,7 @@ def test_a_marked_run_becomes_safe_and_is_released(box: Box) -> None:
     for fact in ("replica policy holds", "on tape", LFN, "imperial-tape"):
         assert fact in shown.stdout
     assert LFN in box.mover("bundle", "list").stdout
-    released = box.mover("run", "release", str(RUN))
+    released = box.mover("release", str(RUN), "--now")
     assert released.returncode == 0, released.stderr
     assert list(box.room.run_directory.iterdir()) == []
     assert box.state(RUN) is RunState.RELEASED
@@ -134,7 +134,7 @@ def test_a_site_that_is_down_holds_up_neither_the_others_nor_itself_once_it_is_b
             wait_for(lambda: "on tape" in box.mover("run", "show", str(RUN)).stdout, lambda: box.log)
             wait_for(lambda: "brunel-disk: " in box.mover("status").stdout, lambda: box.log)
             assert box.state(RUN) is RunState.PLANNED
-            refused = box.mover("run", "release", str(RUN))
+            refused = box.mover("release", str(RUN), "--now")
             assert refused.returncode == 9
             disk.start()
             _wait_for_state(box, RUN, RunState.SAFE)
@@ -165,7 +165,7 @@ def test_corruption_on_the_storage_is_found_before_release(box: Box) -> None:
         _wait_for_state(box, RUN, RunState.SAFE)
     stored = box.stored()["brunel-disk"][LFN]
     stored.write_bytes(b"!" + stored.read_bytes()[1:])
-    refused = box.mover("run", "release", str(RUN))
+    refused = box.mover("release", str(RUN), "--now")
     assert refused.returncode == 9
     assert "brunel-disk" in refused.stderr
     assert (box.room.run_directory / "04742.000").exists()
@@ -199,7 +199,7 @@ def test_a_second_end_of_run_with_other_files_is_an_alarm_and_changes_nothing(bo
         box.room.daq.end_run(RUN)
         wait_for(lambda: "ended a second time" in box.mover("status").stdout, lambda: box.log)
     assert box.stored()["brunel-disk"][LFN].read_bytes() == first
-    assert box.mover("run", "release", str(RUN)).returncode == 9
+    assert box.mover("release", str(RUN), "--now").returncode == 9
     assert part.exists()
 
 

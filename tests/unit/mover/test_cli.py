@@ -1,9 +1,10 @@
 """The command line: bad input gets a clear error and its exit code, and nothing is lost."""
 
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -80,7 +81,7 @@ def test_an_incomplete_run_is_quarantined_shown_and_can_be_forced(
     assert "quarantined" in mover("status").output
     assert "problem: run 4742 is not complete" in mover("run", "show", str(RUN)).output
     _assert_refused(mover("run", "wait", str(RUN)), 4, "run 4742 is not complete")
-    _assert_refused(mover("run", "release", str(RUN)), 9, "run 4742 is quarantined")
+    _assert_refused(mover("release", str(RUN)), 9, "run 4742 is quarantined")
     assert {path.name: path.read_bytes() for path in daq.directory.iterdir()} == before
     assert mover("run", "close", str(RUN), "--force").output == "run 4742: planned\n"
 
@@ -156,16 +157,19 @@ def test_a_retry_of_a_quarantined_run_says_what_to_do_instead(mover: Mover, daq:
     assert "mover run close 4742" in refused.stderr
 
 
-def test_every_command_has_help_with_an_example() -> None:
-    for path in (
-        ("engine",), ("status",), ("demo",), ("bundle", "list"), ("config", "check"),
-        ("run", "close"), ("run", "show"), ("run", "wait"), ("run", "retry"), ("run", "release"),
-        ("custody", "verify"), ("custody", "show"),
-        ("catalogue", "check"), ("catalogue", "backup"), ("catalogue", "export"),
-    ):  # fmt: skip
-        result = CliRunner().invoke(cli, [*path, "--help"])
-        assert result.exit_code == 0
-        assert "Example" in result.output, path
+def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _commands(command, *path, name)
+        else:
+            yield (*path, name)
+
+
+@pytest.mark.parametrize("path", _commands(cli), ids=" ".join)
+def test_every_command_has_help_with_an_example(path: tuple[str, ...]) -> None:
+    result = CliRunner().invoke(cli, [*path, "--help"])
+    assert result.exit_code == 0
+    assert "Example" in result.output
 
 
 def test_a_retry_of_several_runs_does_nothing_if_one_of_them_cannot_be(mover: Mover, daq: DaqWriter) -> None:

@@ -68,7 +68,8 @@ def test_the_whole_way_to_released(bench: Bench) -> None:
 def test_on_tape_then_safe_then_released(bench: Bench) -> None:
     bench.make_safe()
     assert bench.state("tape") is ReplicaState.ARCHIVED
-    assert str(release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)).startswith("safe: 1 tape")
+    released = release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    assert str(released.assessment).startswith("safe: 1 tape")
     assert list(bench.config.runs.directory.iterdir()) == []
     run = find_run(bench.catalogue, RUN)
     assert run is not None

@@ -1,0 +1,70 @@
+"""`mover policy`: what the replica policy of the configuration wants of the runs that are known already."""
+
+from datetime import UTC, datetime
+
+import click
+
+from mover.cli.context import Context, pass_context
+from mover.cli.tables import console, size, table
+from mover.steps.wants import PolicyPlan, apply_policy, plan_policy
+
+
+@click.group()
+def policy() -> None:
+    """Hold old runs against the replica policy."""
+
+
+@policy.command()
+@pass_context
+def plan(context: Context) -> None:
+    """Show which replicas the policy wants and nobody has asked for yet. Nothing is changed.
+
+    \b
+    Example:
+      mover policy plan
+    """
+    with context.catalogue() as database:
+        found = plan_policy(database, context.config)
+    _show(found)
+
+
+@policy.command()
+@pass_context
+def apply(context: Context) -> None:
+    """Want what `mover policy plan` shows; the engine makes it, after the live runs. Stored files are never removed.
+
+    \b
+    Example:
+      mover policy plan && mover policy apply
+    """
+    with context.catalogue() as database:
+        found = plan_policy(database, context.config)
+        apply_policy(database, found, now=datetime.now(UTC))
+    _show(found)
+    click.echo(f"{sum(len(want.endpoints) for want in found.wants)} replicas are wanted now")
+
+
+def _show(found: PolicyPlan) -> None:
+    if not found.wants and not found.unsafe:
+        click.echo("the policy wants nothing new")
+        return
+    rows = [
+        (
+            str(want.bundle.run),
+            want.bundle.kind,
+            want.bundle.lfn,
+            size(want.bundle.size_bytes),
+            ", ".join(want.endpoints),
+        )
+        for want in found.wants
+    ]
+    out = console()
+    out.print(table(("run", "kind", "bundle", "size", "to"), rows))
+    per_endpoint: dict[str, list[int]] = {}
+    for want in found.wants:
+        for name in want.endpoints:
+            per_endpoint.setdefault(name, []).append(want.bundle.size_bytes)
+    for name, sizes in sorted(per_endpoint.items()):
+        out.print(f"{name}: {len(sizes)} replicas, {size(sum(sizes))}")
+    if found.unsafe:
+        out.print(f"safe by an earlier policy, but not by this one: {', '.join(map(str, found.unsafe))}")

@@ -1,0 +1,89 @@
+"""Removes the local files of safe runs when they are due, if the configuration leaves that to the engine."""
+
+import logging
+import threading
+from collections.abc import Mapping
+from contextlib import ExitStack, closing
+
+from mover.catalogue.database import Database
+from mover.catalogue.runs import RunRecord, list_runs
+from mover.config import Config
+from mover.errors import CatalogueError, MoverError, StateError
+from mover.lane import OpenEndpoints
+from mover.ports import Clock, StorageEndpoint
+from mover.states import RunState
+from mover.steps.release import release_run
+from mover.steps.retention import fill_percent, why_due
+
+log = logging.getLogger("mover")
+
+_LOOK_SECONDS = 60.0
+
+
+class Releaser:
+    """Looks every minute, on a thread of its own: storage that does not answer holds up nothing else.
+
+    `failure` is why it ended before it was asked to.
+    """
+
+    name = "release"
+
+    def __init__(self, config: Config, open_endpoints: OpenEndpoints, clock: Clock, stop: threading.Event) -> None:
+        self.failure: BaseException | None = None
+        self._config = config
+        self._open_endpoints = open_endpoints
+        self._clock = clock
+        self._stop = stop
+        self._refusals: dict[int, str] = {}
+
+    def run(self) -> None:
+        """Work until `stop`. A catalogue that fails stops the engine."""
+        try:
+            with ExitStack() as stack:
+                database = stack.enter_context(closing(Database(self._config.catalogue)))
+                endpoints = self._open_endpoints()
+                for endpoint in endpoints.values():
+                    stack.callback(endpoint.close)
+                while not self._stop.is_set():
+                    self.look(database, endpoints)
+                    self._stop.wait(_LOOK_SECONDS)
+        except BaseException as error:  # the engine raises it again when all threads have ended
+            self.failure = error
+            self._stop.set()
+
+    def look(self, database: Database, endpoints: Mapping[str, StorageEndpoint]) -> None:
+        """Release what is due, oldest run first; a full disk hurries no longer than it is full.
+
+        Raises:
+            CatalogueError: the catalogue cannot be read or written.
+        """
+        for record in list_runs(database, states=[RunState.SAFE]):
+            if self._stop.is_set():
+                return
+            try:
+                filled = fill_percent(self._config.runs.directory)
+                why = why_due(record, self._config.release, now=self._clock.now(), fill_percent=filled)
+                if why:
+                    self._release(database, endpoints, record, why)
+            except StateError as error:
+                log.info("run %d: %s", record.number, error.message)
+            except CatalogueError:
+                raise
+            except MoverError as error:
+                self._refused(record.number, error)
+            except Exception:
+                # One run's odd files must not keep the others on a disk that fills up.
+                log.exception("run %d: cannot be released", record.number)
+
+    def _release(
+        self, database: Database, endpoints: Mapping[str, StorageEndpoint], record: RunRecord, why: str
+    ) -> None:
+        found = release_run(database, self._config, record.number, endpoints, now=self._clock.now())
+        self._refusals.pop(record.number, None)
+        log.info("run %d: released, %s; %s", record.number, why, found.assessment)
+
+    def _refused(self, run: int, error: MoverError) -> None:
+        """Log it once, and again when it is for another reason."""
+        if self._refusals.get(run) != error.message:
+            self._refusals[run] = error.message
+            log.warning("run %d: its local files stay: %s (%s)", run, error.message, error.hint)

@@ -1,0 +1,195 @@
+"""Which way a bundle takes: third-party copies, waiting for them, the local files, and replicas without local files."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from mover.catalogue import custody
+from mover.catalogue.endpoints import record_sick
+from mover.catalogue.replicas import get_replica, record_failed_copy, release_claim
+from mover.catalogue.runs import record_run_event
+from mover.errors import (
+    CopyFailedError,
+    EndpointUnavailableError,
+    FileMissingError,
+    NoSourceError,
+    ThirdPartyCopyError,
+)
+from mover.states import ReplicaState, RunEvent
+from mover.steps.archive import archive
+from mover.steps.route import Local, Relay, Route, ThirdParty, Wait, choose_route
+from mover.steps.transfer import transfer
+from mover.steps.verify import verify
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, bundle_bytes
+from tests.unit.mover.running import tune
+
+DOWN = EndpointUnavailableError("down", hint="wait")
+
+
+@pytest.fixture
+def bench(tmp_path: Path) -> Bench:
+    """As the other tests', but with third-party copies wanted."""
+    bench = Bench(tmp_path)
+    tune(bench, "endpoint", source="tpc")
+    bench.close_run()
+    return bench
+
+
+def _route(bench: Bench, endpoint: str, *, failed_copies: int = 0) -> Route:
+    work = bench.work(endpoint)
+    try:
+        for _ in range(failed_copies):
+            record_failed_copy(bench.catalogue, work.claim)
+        return choose_route(replace(work, replica=get_replica(bench.catalogue, work.replica.id)))
+    finally:
+        release_claim(bench.catalogue, work.claim)
+
+
+def _prove(bench: Bench, endpoint: str) -> None:
+    bench.step(transfer, endpoint)
+    bench.step(verify, endpoint)
+
+
+def _release(bench: Bench) -> None:
+    """The run is safe by a policy that asks for the tape only, and its files are gone."""
+    bench.step(archive, "tape")
+    record_run_event(bench.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
+    record_run_event(bench.catalogue, RUN, RunEvent.FILES_REMOVED, now=NOW)
+    for file in bench.files:
+        file.unlink()
+
+
+def _story(bench: Bench) -> list[tuple[object, object]]:
+    return [
+        (record.facts["route"], record.facts["source"])
+        for record in custody.records(bench.catalogue, RUN)
+        if record.event == "uploaded or adopted"
+    ]
+
+
+def test_the_first_of_the_policy_is_streamed_and_the_next_is_copied(bench: Bench) -> None:
+    assert _route(bench, "tape") == Local()
+    assert isinstance(_route(bench, "disk"), Wait)
+    assert bench.step(transfer, "disk") is ReplicaState.WANTED
+    _prove(bench, "tape")
+    assert _route(bench, "disk") == ThirdParty("tape")
+    sent = bundle_bytes(bench)
+    for file in bench.files:
+        file.unlink()
+    _prove(bench, "disk")
+    assert bench.endpoints["disk"].content(LFN) == sent
+    assert _story(bench) == [("streamed from the local files", None), ("third-party copy", "tape")]
+
+
+def test_the_order_of_the_policy_decides_who_goes_first(bench: Bench) -> None:
+    raw = bench.config.policy.raw.model_copy(update={"endpoints": ("disk", "tape")})
+    bench.config = bench.config.model_copy(update={"policy": bench.config.policy.model_copy(update={"raw": raw})})
+    assert _route(bench, "disk") == Local()
+    assert isinstance(_route(bench, "tape"), Wait)
+
+
+def test_the_policy_may_choose_to_stream_again(bench: Bench) -> None:
+    tune(bench, "endpoint", source="local")
+    _prove(bench, "tape")
+    assert _route(bench, "disk") == Local()
+
+
+def test_without_a_common_protocol_everything_is_streamed(bench: Bench) -> None:
+    tune(bench, "endpoint", third_party_copy=False)
+    assert _route(bench, "disk") == Local()
+    _prove(bench, "tape")
+    assert _route(bench, "disk") == Local()
+
+
+def test_nobody_waits_for_a_sick_source(bench: Bench) -> None:
+    record_sick(bench.catalogue, "tape", DOWN, failures=3, probe_at=NOW, now=NOW)
+    assert _route(bench, "disk") == Local()
+
+
+def test_nobody_waits_for_a_source_that_fails(bench: Bench) -> None:
+    bench.endpoints["tape"].fail_next(DOWN, "upload")
+    with pytest.raises(EndpointUnavailableError):
+        bench.step(transfer, "tape")
+    with bench.catalogue.transaction() as connection:
+        connection.execute("UPDATE replica SET failures = 1 WHERE endpoint = 'tape'")
+    assert _route(bench, "disk") == Local()
+
+
+def test_copies_that_fail_give_way_to_the_local_files_and_come_back(bench: Bench) -> None:
+    _prove(bench, "tape")
+    ways = [_route(bench, "disk"), *(_route(bench, "disk", failed_copies=1) for _ in range(4))]
+    assert ways == [ThirdParty("tape"), ThirdParty("tape"), Local(), Local(), ThirdParty("tape")]
+
+
+def test_a_copy_that_was_none_is_said_and_not_taken_for_one(bench: Bench) -> None:
+    _prove(bench, "tape")
+    disk = bench.endpoints["disk"]
+    for _ in range(2):
+        disk.fail_next(ThirdPartyCopyError("it went through the client", hint="see to the macaroons"), "copy_from")
+        with pytest.raises(CopyFailedError, match="third-party copy from tape failed: it went through the client"):
+            bench.step(transfer, "disk")
+        assert disk.list("MICE") == []
+    assert bench.step(transfer, "disk") is ReplicaState.COPIED
+    assert _story(bench)[-1] == ("streamed from the local files", None)
+
+
+def test_a_source_that_fails_does_not_make_the_target_sick(bench: Bench) -> None:
+    _prove(bench, "tape")
+    bench.endpoints["tape"].fail_next(DOWN, "read")
+    with pytest.raises(CopyFailedError) as caught:
+        bench.step(transfer, "disk")
+    assert not isinstance(caught.value, EndpointUnavailableError)
+    assert bench.endpoints["disk"].list("MICE") == []
+
+
+def test_after_the_release_a_replica_is_made_from_another(bench: Bench) -> None:
+    _prove(bench, "tape")
+    sent = bundle_bytes(bench)
+    _release(bench)
+    tune(bench, "endpoint", third_party_copy=False)
+    assert _route(bench, "disk") == Relay("tape")
+    _prove(bench, "disk")
+    assert bench.endpoints["disk"].content(LFN) == sent
+    assert _story(bench)[-1] == ("copy through this machine", "tape")
+
+
+def test_a_stored_copy_that_went_bad_is_never_passed_on(bench: Bench) -> None:
+    _prove(bench, "tape")
+    _release(bench)
+    tune(bench, "endpoint", third_party_copy=False)
+    bench.endpoints["tape"].corrupt(LFN)
+    with pytest.raises(CopyFailedError, match=r"was read as .* with adler32"):
+        bench.step(transfer, "disk")
+    assert bench.endpoints["disk"].list("MICE") == []
+
+
+def test_after_the_release_a_source_on_tape_is_brought_online_first(bench: Bench) -> None:
+    _prove(bench, "tape")
+    _release(bench)
+    tape = bench.endpoints["tape"]
+    tape.evicted.add(LFN)
+    assert bench.step(transfer, "disk") is ReplicaState.WANTED
+    assert bench.endpoints["disk"].list("MICE") == []
+    assert not tape.evicted, "nobody asked for it"
+    assert bench.step(transfer, "disk") is ReplicaState.COPIED
+
+
+def test_a_source_that_was_lost_is_said(bench: Bench) -> None:
+    _prove(bench, "tape")
+    _release(bench)
+    tape = bench.endpoints["tape"]
+    tape.evicted.add(LFN)
+    tape.migrated = lambda _: False
+    with pytest.raises(CopyFailedError, match="is LOST at its storage") as caught:
+        bench.step(transfer, "disk")
+    assert isinstance(caught.value.__cause__, FileMissingError)
+
+
+def test_nothing_to_copy_from_is_said_and_tried_again(bench: Bench) -> None:
+    _prove(bench, "tape")
+    _release(bench)
+    record_sick(bench.catalogue, "tape", DOWN, failures=3, probe_at=NOW, now=NOW)
+    with pytest.raises(NoSourceError, match="no local files any more"):
+        bench.step(transfer, "disk")
+    assert not NoSourceError.permanent
