@@ -111,12 +111,6 @@ def bench(tmp_path: Path) -> Bench:
     return bench
 
 
-@pytest.fixture
-def clock() -> SettableClock:
-    """A clock that shows when the run was closed."""
-    return SettableClock()
-
-
 def _seconds_to_wait(bench: Bench, clock: SettableClock, run: int = RUN) -> float:
     return (replica(bench, run, "tape").next_attempt_at - clock.now()).total_seconds()
 

@@ -1,0 +1,155 @@
+"""Whose turn it is: live runs and backlog, the order of runs, sick endpoints, parallel streams."""
+
+import threading
+from collections.abc import Iterable
+
+import pytest
+
+from mover.catalogue.endpoints import sick_endpoints
+from mover.catalogue.replicas import replicas_of, want_replicas
+from mover.catalogue.runs import bundle_of
+from mover.errors import AccessDeniedError, EndpointUnavailableError, MoverError
+from mover.lane import Gate, Progress
+from mover.model import StoredFile
+from mover.ports import MayRemove, always
+from mover.states import ReplicaState, RunState
+from mover.storage.memory import MemoryEndpoint
+from tests.unit.mover.bench import LFN, RUN, Bench
+from tests.unit.mover.running import (
+    DEADLINE_SECONDS,
+    News,
+    SettableClock,
+    add_run,
+    known,
+    replica,
+    running,
+    tune,
+    work,
+)
+
+LATER = RUN + 1
+LATEST = RUN + 2
+
+
+@pytest.fixture
+def bench(bench: Bench) -> Bench:
+    """Three runs, closed in an order that is not their numbers'."""
+    add_run(bench, LATEST)
+    bench.close_run()
+    add_run(bench, LATER)
+    return bench
+
+
+class DownEndpoint(MemoryEndpoint):
+    """Nothing answers while `error` is set; `asked` are the names that were looked for."""
+
+    def __init__(self, error: MoverError | None) -> None:
+        super().__init__(name="tape", tape=True)
+        self.error = error
+        self.asked: list[str] = []
+
+    def stat(self, path: str) -> StoredFile | None:
+        """What is there, if it answers."""
+        self.asked.append(path)
+        if self.error:
+            raise self.error
+        return super().stat(path)
+
+
+class TogetherEndpoint(MemoryEndpoint):
+    """An upload ends only when another one is under way."""
+
+    def __init__(self) -> None:
+        super().__init__(name="disk")
+        self._both = threading.Barrier(2, timeout=DEADLINE_SECONDS)
+
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
+        """Wait for the other one."""
+        self._both.wait()
+        super().upload(path, chunks, size_bytes, may_remove=may_remove)
+
+
+def _moved(bench: Bench, clock: SettableClock, endpoint: str = "tape") -> list[int]:
+    """The runs in the order in which a lane moved them."""
+    seen: list[Progress] = []
+    assert work(bench, endpoint, clock, observe=seen.append).failure is None
+    return list(dict.fromkeys(one.run for one in seen if one.state is ReplicaState.COPIED))
+
+
+@pytest.mark.parametrize(
+    ("order", "runs"), [("oldest-first", [RUN, LATER, LATEST]), ("newest-first", [LATEST, LATER, RUN])]
+)
+def test_the_order_of_runs_is_a_choice(bench: Bench, clock: SettableClock, order: str, runs: list[int]) -> None:
+    tune(bench, "engine", order=order)
+    assert _moved(bench, clock) == runs
+
+
+@pytest.mark.parametrize("order", ["oldest-first", "newest-first"])
+def test_live_runs_go_before_backlog(bench: Bench, clock: SettableClock, order: str) -> None:
+    tune(bench, "engine", order=order)
+    extra = bench.config.places["disk"].model_copy(update={"name": "extra", "url": "davs://e/f"})
+    bench.config = bench.config.model_copy(update={"endpoint": (*bench.config.endpoint, extra)})
+    bench.endpoints["extra"] = MemoryEndpoint(name="extra")
+    for run in (RUN, LATEST):
+        bundle = bundle_of(bench.catalogue, run)
+        assert bundle is not None
+        want_replicas(bench.catalogue, bundle.id, run, ["extra"], now=clock.now())
+    live = [RUN + 7, RUN + 8, RUN + 9, RUN + 10, RUN + 11]
+    for run in live:
+        add_run(bench, run)
+    moved = _moved(bench, clock, "extra")
+    assert set(moved[: len(live)]) == set(live)
+    assert set(moved[len(live) :]) == {RUN, LATEST}
+
+
+def test_a_sick_endpoint_is_left_alone_but_for_one_probe(bench: Bench, clock: SettableClock) -> None:
+    tune(bench, "engine", failures_before_pause=2, first_probe_seconds=100.0, first_retry_seconds=1.0)
+    tape = DownEndpoint(EndpointUnavailableError("down", hint="wait"))
+    bench.endpoints["tape"] = tape
+    gate = Gate(bench.config, bench.config.places["tape"])
+    work(bench, "tape", clock, gate=gate)
+    assert len(tape.asked) == 2
+    sick = sick_endpoints(bench.catalogue)["tape"]
+    assert (sick.failures, sick.problem, sick.hint) == (2, "down", "wait")
+    assert (sick.probe_at - clock.now()).total_seconds() == 100
+    clock.advance(99)
+    work(bench, "tape", clock, gate=gate)
+    assert len(tape.asked) == 2
+    assert replica(bench, LATEST, "tape").failures == 0, "a run that was not tried has not failed"
+    clock.advance(1)
+    work(bench, "tape", clock, gate=gate)
+    assert len(tape.asked) == 3
+    assert len(set(tape.asked)) == 3, "one file stands for the whole endpoint"
+    tape.error = None
+    clock.advance(200)
+    work(bench, "tape", clock, gate=gate)
+    assert sick_endpoints(bench.catalogue) == {}
+    assert {replica(bench, run, "tape").state for run in (RUN, LATER, LATEST)} == {ReplicaState.ARCHIVED}
+
+
+def test_an_endpoint_that_refuses_answers_and_is_not_sick(bench: Bench, clock: SettableClock) -> None:
+    tune(bench, "engine", failures_before_pause=1)
+    bench.endpoints["tape"] = DownEndpoint(AccessDeniedError("denied", hint="ask"))
+    work(bench, "tape", clock)
+    assert sick_endpoints(bench.catalogue) == {}
+    assert {replica(bench, run, "tape").problem for run in (RUN, LATER, LATEST)} == {"denied"}
+
+
+def test_a_sick_endpoint_holds_up_no_other(bench: Bench, news: News) -> None:
+    tune(bench, "runs", poll_seconds=0.05)
+    bench.endpoints["tape"] = DownEndpoint(EndpointUnavailableError("down", hint="wait"))
+    with running(bench):
+        runs = (RUN, LATER, LATEST)
+        news.wait_until(lambda: all(replica(bench, run, "disk").state is ReplicaState.VERIFIED for run in runs))
+
+
+def test_streams_of_an_endpoint_work_at_the_same_time(bench: Bench, news: News) -> None:
+    add_run(bench, LATEST + 1)
+    tune(bench, "runs", poll_seconds=0.05)
+    tune(bench, "endpoint", streams=2)
+    bench.endpoints["disk"] = TogetherEndpoint()
+    runs = (RUN, LATER, LATEST, LATEST + 1)
+    with running(bench):
+        news.wait_until(lambda: all(known(bench.catalogue, run).state is RunState.SAFE for run in runs))
+    assert [len([one for one in replicas_of(bench.catalogue, run) if one.failures]) for run in runs] == [0] * 4
+    assert LFN in [file.path for file in bench.endpoints["disk"].list("MICE")]
