@@ -147,12 +147,21 @@ def test_the_wait_after_a_failure_grows_up_to_the_longest(bench: Bench, clock: S
     assert (replica(bench, RUN, "tape").failures, *_problem(bench)) == (0, None, None)
 
 
-def test_what_failed_thousands_of_times_still_waits_the_longest(bench: Bench, clock: SettableClock) -> None:
+@pytest.mark.parametrize(
+    ("error", "limit"),
+    [
+        (AccessDeniedError("denied", hint="ask"), "longest_retry_seconds"),
+        (EndpointUnavailableError("down", hint="wait"), "longest_probe_seconds"),
+    ],
+)
+def test_what_failed_thousands_of_times_still_waits_the_longest(
+    bench: Bench, clock: SettableClock, error: StorageError, limit: str
+) -> None:
     with bench.catalogue.transaction() as connection:
         connection.execute("UPDATE replica SET failures = 5000")
-    bench.endpoints["tape"] = FailingEndpoint(AccessDeniedError("denied", hint="ask"))
+    bench.endpoints["tape"] = FailingEndpoint(error)
     assert work(bench, "tape", clock).failure is None
-    assert _seconds_to_wait(bench, clock) == bench.config.engine.longest_retry_seconds
+    assert _seconds_to_wait(bench, clock) == getattr(bench.config.engine, limit)
 
 
 @pytest.mark.parametrize("allowed", [1, 3])

@@ -5,16 +5,17 @@ from collections.abc import Iterable
 
 import pytest
 
-from mover.catalogue.endpoints import sick_endpoints
+from mover.catalogue.endpoints import record_sick, sick_endpoints
 from mover.catalogue.replicas import replicas_of, want_replicas
 from mover.catalogue.runs import bundle_of
-from mover.errors import AccessDeniedError, EndpointUnavailableError, MoverError
+from mover.errors import AccessDeniedError, CredentialError, EndpointUnavailableError, MoverError
 from mover.lane import Gate, Progress
 from mover.model import StoredFile
+from mover.pace import Pace
 from mover.ports import MayRemove, always
 from mover.states import ReplicaState, RunState
 from mover.storage.memory import MemoryEndpoint
-from tests.unit.mover.bench import LFN, RUN, Bench
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench
 from tests.unit.mover.running import (
     DEADLINE_SECONDS,
     News,
@@ -153,3 +154,69 @@ def test_streams_of_an_endpoint_work_at_the_same_time(bench: Bench, news: News) 
         news.wait_until(lambda: all(known(bench.catalogue, run).state is RunState.SAFE for run in runs))
     assert [len([one for one in replicas_of(bench.catalogue, run) if one.failures]) for run in runs] == [0] * 4
     assert LFN in [file.path for file in bench.endpoints["disk"].list("MICE")]
+
+
+def test_tapes_are_looked_at_while_new_runs_keep_coming(bench: Bench, clock: SettableClock) -> None:
+    coming = iter(range(LATEST + 1, LATEST + 20))
+
+    class BusyEndpoint(MemoryEndpoint):
+        def upload(
+            self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always
+        ) -> None:
+            """By the time that one is uploaded the next has ended."""
+            super().upload(path, chunks, size_bytes, may_remove=may_remove)
+            if (run := next(coming, None)) is not None:
+                clock.advance(1)
+                add_run(bench, run, now=clock.now())
+
+    bench.endpoints["tape"] = BusyEndpoint(name="tape", tape=True)
+    seen: list[Progress] = []
+    assert work(bench, "tape", clock, observe=seen.append).failure is None
+    done = [(one.run, one.state) for one in seen]
+    assert done.index((RUN, ReplicaState.ARCHIVED)) < done.index((LATEST + 10, ReplicaState.COPIED))
+
+
+def test_backlog_waits_in_every_turn(bench: Bench, clock: SettableClock) -> None:
+    """In the turn of what is due longest, too: it was wanted long before the live ones."""
+    with bench.catalogue.transaction() as connection:
+        connection.execute(
+            "UPDATE replica SET backlog = 1, next_attempt_at = '2000-01-01T00:00:00+00:00' WHERE endpoint = 'disk'"
+        )
+    live = [RUN + 7, RUN + 8, RUN + 9, RUN + 10, RUN + 11]
+    for run in live:
+        add_run(bench, run)
+    assert _moved(bench, clock, "disk")[: len(live)] == live
+
+
+def test_an_agent_without_a_session_says_nothing_of_the_endpoint(bench: Bench, clock: SettableClock) -> None:
+    tune(bench, "engine", failures_before_pause=2)
+    down = EndpointUnavailableError("down", hint="wait")
+    for error in (down, CredentialError("no session", hint="plug the dongle"), down):
+        bench.endpoints["tape"].fail_next(error, "stat")
+    gate = Gate(bench.config, bench.config.places["tape"])
+    work(bench, "tape", clock, gate=gate)
+    assert sick_endpoints(bench.catalogue)["tape"].failures == 2
+
+
+def test_what_an_engine_before_found_sick_is_found_out_anew(bench: Bench, news: News) -> None:
+    down = EndpointUnavailableError("down", hint="wait")
+    record_sick(bench.catalogue, "tape", down, failures=9, probe_at=NOW, now=NOW)
+    with running(bench):
+        news.wait_until(lambda: known(bench.catalogue, RUN).state is RunState.SAFE)
+    assert sick_endpoints(bench.catalogue) == {}
+
+
+def test_every_byte_that_goes_over_the_line_is_paced(bench: Bench, clock: SettableClock) -> None:
+    class CountingPace(Pace):
+        spent = 0
+
+        def spend(self, size_bytes: int, stop: threading.Event) -> None:
+            """As ever, counted."""
+            self.spent += size_bytes
+            super().spend(size_bytes, stop)
+
+    gate, pace = Gate(bench.config, bench.config.places["disk"]), CountingPace(None)
+    gate.pace = pace
+    work(bench, "disk", clock, gate=gate)
+    bundles = [bundle_of(bench.catalogue, run) for run in (RUN, LATER, LATEST)]
+    assert pace.spent == sum(bundle.size_bytes for bundle in bundles if bundle)
