@@ -127,6 +127,7 @@ class EndpointConfig(_Table):
     url: str
     source: Literal["tpc", "local"] = "tpc"
     third_party_copy: bool = True
+    checksums: tuple[Literal["adler32"], ...] = ("adler32",)
     streams: int = Field(default=1, ge=1, le=32)
     limit_bytes_per_second: int | None = Field(default=None, ge=1_000_000)
     stall_timeout_seconds: Seconds = 120.0

@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing
 from mover.catalogue.database import Database
 from mover.catalogue.runs import RunRecord, list_runs
 from mover.config import Config
-from mover.errors import CatalogueError, MoverError, StateError
+from mover.errors import CatalogueError, MoverError, StateError, StoppedError
 from mover.lane import OpenEndpoints
 from mover.ports import Clock, StorageEndpoint
 from mover.states import RunState
@@ -65,7 +65,7 @@ class Releaser:
                 why = why_due(record, self._config.release, now=self._clock.now(), fill_percent=filled)
                 if why:
                     self._release(database, endpoints, record, why)
-            except StateError as error:
+            except (StateError, StoppedError) as error:
                 log.info("run %d: %s", record.number, error.message)
             except CatalogueError:
                 raise
@@ -78,9 +78,14 @@ class Releaser:
     def _release(
         self, database: Database, endpoints: Mapping[str, StorageEndpoint], record: RunRecord, why: str
     ) -> None:
-        found = release_run(database, self._config, record.number, endpoints, now=self._clock.now())
+        now = self._clock.now()
+        found = release_run(database, self._config, record.number, endpoints, now=now, alive=self._alive)
         self._refusals.pop(record.number, None)
         log.info("run %d: released, %s; %s", record.number, why, found.assessment)
+
+    def _alive(self, _bytes_done: int) -> None:
+        if self._stop.is_set():
+            raise StoppedError("interrupted", hint="start the engine again")
 
     def _refused(self, run: int, error: MoverError) -> None:
         """Log it once, and again when it is for another reason."""

@@ -98,7 +98,12 @@ REPLICA_TABLE: tuple[Row[ReplicaState, ReplicaEvent], ...] = (
     Row(ReplicaState.VERIFIED, ReplicaEvent.ON_TAPE, ReplicaState.ARCHIVED, "tape endpoints only; checked once more"),
     Row(ReplicaState.VERIFIED, ReplicaEvent.MISSING, ReplicaState.WANTED, "uploaded again"),
     Row(ReplicaState.VERIFIED, ReplicaEvent.GAVE_UP, ReplicaState.QUARANTINED, "the reason is recorded"),
-    Row(ReplicaState.ARCHIVED, ReplicaEvent.MISSING, ReplicaState.WANTED, "uploaded again, while the files are there"),
+    Row(
+        ReplicaState.ARCHIVED,
+        ReplicaEvent.MISSING,
+        ReplicaState.WANTED,
+        "uploaded or copied again",
+    ),
     Row(ReplicaState.QUARANTINED, ReplicaEvent.RETRIED, ReplicaState.WANTED, "verify and adopt: what is right stays"),
     Row(ReplicaState.WANTED, ReplicaEvent.CHECKED, None, "nothing was written that could be checked"),
     Row(ReplicaState.WANTED, ReplicaEvent.ON_TAPE, None, "bytes on tape that nobody verified prove nothing"),

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from mover.config import Config, EndpointConfig
 from mover.credential import AgentCredentials, protect_memory
-from mover.model import EndpointKind
+from mover.model import ChecksumKind, EndpointKind
 from mover.ports import CredentialSource, StorageEndpoint
 from mover.storage.davs import DavsEndpoint
 from mover.storage.file import FileEndpoint
@@ -48,6 +48,7 @@ def _build(place: EndpointConfig, config: Config, credentials: CredentialSource)
     if place.scheme == "file":
         return FileEndpoint(name=place.name, base_url=place.url)
     tape = place.kind is EndpointKind.TAPE
+    checksums = frozenset(ChecksumKind(name) for name in place.checksums)
     if place.scheme == "davs":
         return DavsEndpoint(
             name=place.name,
@@ -55,6 +56,7 @@ def _build(place: EndpointConfig, config: Config, credentials: CredentialSource)
             credentials=credentials,
             ca_directory=config.credential.ca_directory,
             tape=tape,
+            checksums=checksums,
             stall_timeout_seconds=place.stall_timeout_seconds,
             checksum_timeout_seconds=place.checksum_timeout_seconds,
         )
@@ -63,6 +65,7 @@ def _build(place: EndpointConfig, config: Config, credentials: CredentialSource)
         base_url=place.url,
         credentials=credentials,
         tape=tape,
+        checksums=checksums,
         stall_timeout_seconds=place.stall_timeout_seconds,
         checksum_timeout_seconds=place.checksum_timeout_seconds,
     )

@@ -31,7 +31,7 @@ def archive(work: Work) -> None:
         postpone(work.database, work.claim, until=work.clock.now() + work.poll)
         return
     try:
-        check_stored(work.endpoint, stored, work.digest())
+        check_stored(work.endpoint, stored, work.digest(), work.alive)
     except VerificationError as error:
         raise ForeignFileError(
             f"changed after it was verified: {error.message}", hint="ask the site who wrote to it; the local files stay"

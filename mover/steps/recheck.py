@@ -1,13 +1,13 @@
 """Look at a run's proven replicas on the storage itself: before a release, and when a person asks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import ReplicaRecord, record_lost, replicas_of_bundle
 from mover.catalogue.runs import BundleRecord, bundle_of, get_run, record_run_event
 from mover.config import Config
-from mover.errors import CredentialError, MoverError, NotSafeError
+from mover.errors import CredentialError, MoverError, NotSafeError, StoppedError
 from mover.model import EndpointKind
 from mover.policy import Assessment, ProvenReplica, assess
 from mover.ports import StorageEndpoint
@@ -16,8 +16,17 @@ from mover.steps.standing import final_state
 from mover.steps.work import check_stored
 
 
-def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint]) -> Assessment:
+def recheck(
+    database: Database,
+    config: Config,
+    run: int,
+    endpoints: Mapping[str, StorageEndpoint],
+    *,
+    alive: Callable[[int], None] = lambda _: None,
+) -> Assessment:
     """Ask every endpoint afresh for size, checksum and tape state, and hold what it says against the policy.
+
+    `alive` is called now and then; what it raises ends the asking.
 
     Raises:
         NotSafeError: the policy does not hold; the message says which replica failed and why.
@@ -33,9 +42,9 @@ def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str
             continue
         place = places[replica.endpoint]
         try:
-            _recheck_replica(replica, bundle, place.kind, endpoints[replica.endpoint])
-        except CredentialError:
-            # It says nothing about the storage.
+            _recheck_replica(replica, bundle, place.kind, endpoints[replica.endpoint], alive)
+        except (CredentialError, StoppedError):
+            # They say nothing about the storage.
             raise
         except MoverError as error:
             failures.append(f"{replica.endpoint}: {error.message}")
@@ -53,7 +62,9 @@ def recheck(database: Database, config: Config, run: int, endpoints: Mapping[str
 def want_lost_again(
     database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint], *, now: datetime
 ) -> list[str]:
-    """Look for proven replicas that are gone, and want them again while the local files are there.
+    """Look for proven replicas that are gone, and want them again.
+
+    They are made from the local files, or, where those are released, from another proven replica.
 
     Returns:
         The endpoints that have lost theirs.
@@ -63,7 +74,7 @@ def want_lost_again(
     """
     bundle = bundle_of(database, run)
     record = get_run(database, run)
-    if bundle is None or record.state not in {RunState.PLANNED, RunState.SAFE}:
+    if bundle is None:
         return []
     kinds = {endpoint.name: endpoint.kind for endpoint in config.endpoint}
     lost = [
@@ -81,7 +92,11 @@ def want_lost_again(
 
 
 def _recheck_replica(
-    replica: ReplicaRecord, bundle: BundleRecord, kind: EndpointKind, endpoint: StorageEndpoint
+    replica: ReplicaRecord,
+    bundle: BundleRecord,
+    kind: EndpointKind,
+    endpoint: StorageEndpoint,
+    alive: Callable[[int], None],
 ) -> None:
     if replica.state is not final_state(kind) or bundle.digest is None:
         raise NotSafeError(f"only {replica.state}", hint="the engine goes on with it")
@@ -89,6 +104,6 @@ def _recheck_replica(
     stored = endpoint.stat(lfn)
     if stored is None:
         raise NotSafeError(f"{endpoint.url(lfn)} is not there any more", hint="ask the site")
-    check_stored(endpoint, stored, bundle.digest)
+    check_stored(endpoint, stored, bundle.digest, alive)
     if kind is EndpointKind.TAPE and not endpoint.on_tape(lfn):
         raise NotSafeError(f"{endpoint.url(lfn)} is not on tape any more", hint="ask the site")

@@ -1,7 +1,7 @@
 """Safe → released: remove the local files of a run, after one more look at the storage itself."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,8 +31,17 @@ class Releasable:
     size_bytes: int
 
 
-def check_release(database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint]) -> Releasable:
+def check_release(
+    database: Database,
+    config: Config,
+    run: int,
+    endpoints: Mapping[str, StorageEndpoint],
+    *,
+    alive: Callable[[int], None] = lambda _: None,
+) -> Releasable:
     """Whether the run's local files may go at this moment. Nothing is changed.
+
+    `alive` is called now and then; what it raises ends the asking.
 
     1. The catalogue says safe, nothing waits for a person, and no endpoint that the policy relies on still needs the
     files. 2. The storage itself says so now. 3. The local files are those that were bundled, and no more.
@@ -44,7 +53,7 @@ def check_release(database: Database, config: Config, run: int, endpoints: Mappi
     # 1
     plan = _check_catalogue(database, config, run)
     # 2
-    assessment = recheck(database, config, run, endpoints)
+    assessment = recheck(database, config, run, endpoints, alive=alive)
     # 3
     with open_directory(config.runs.directory) as directory:
         present = _bundled_parts(directory, config.runs.naming(), plan)
@@ -52,7 +61,13 @@ def check_release(database: Database, config: Config, run: int, endpoints: Mappi
 
 
 def release_run(
-    database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint], *, now: datetime
+    database: Database,
+    config: Config,
+    run: int,
+    endpoints: Mapping[str, StorageEndpoint],
+    *,
+    now: datetime,
+    alive: Callable[[int], None] = lambda _: None,
 ) -> Releasable:
     """Remove the run's local parts and its marker.
 
@@ -65,7 +80,7 @@ def release_run(
     """
     # 1
     plan = _check_catalogue(database, config, run)
-    found = check_release(database, config, run, endpoints)
+    found = check_release(database, config, run, endpoints, alive=alive)
     # 2
     note(database, run, "release intended", now=now, files=found.names, found=str(found.assessment))
     # 3. The marker first: without its parts it would be a second end of run.

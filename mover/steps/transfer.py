@@ -191,7 +191,7 @@ def _is_right(work: Work, stored: StoredFile) -> bool:
     if stored.size_bytes != work.bundle.size_bytes:
         return False
     try:
-        check_stored(work.endpoint, stored, work.digest())
+        check_stored(work.endpoint, stored, work.digest(), work.alive)
     except VerificationError:
         return False
     return True

@@ -48,7 +48,7 @@ def verify(work: Work) -> None:
 
 def _compare(work: Work, stored: StoredFile, written: str) -> None:
     try:
-        check_stored(work.endpoint, stored, work.digest())
+        check_stored(work.endpoint, stored, work.digest(), work.alive)
     except VerificationError as error:
         if stored.path != written:
             raise _foreign(work) from error
@@ -73,7 +73,7 @@ def _check_final(work: Work) -> None:
     try:
         if final is None:
             raise VerificationError(f"{work.endpoint.url(work.lfn)} is gone after its rename", hint="ask the site")
-        check_stored(work.endpoint, final, work.digest())
+        check_stored(work.endpoint, final, work.digest(), work.alive)
     except VerificationError as error:
         raise _foreign(work) from error
 

@@ -10,8 +10,9 @@ from mover.catalogue.replicas import Claim, ReplicaRecord, renew_claim
 from mover.catalogue.runs import BundleRecord, record_digest
 from mover.config import Config, EndpointConfig
 from mover.errors import LeaseLostError, RunChangedError, VerificationError
-from mover.model import BundleDigest, ChecksumKind, StoredFile
+from mover.model import BundleDigest, StoredFile
 from mover.ports import Clock, StorageEndpoint
+from mover.steps.checksums import stored_adler32
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,10 +116,13 @@ class Work:
         return record_digest(self.database, self.bundle, reader.digest, now=self.clock.now())
 
 
-def check_stored(endpoint: StorageEndpoint, stored: StoredFile, digest: BundleDigest) -> None:
+def check_stored(
+    endpoint: StorageEndpoint, stored: StoredFile, digest: BundleDigest, alive: Callable[[int], None]
+) -> None:
     """Hold a stored file against the bundle's size and adler32, asking the storage afresh.
 
-    1. The size is the planned one. 2. The storage's own adler32 is the one computed while reading.
+    1. The size is the planned one. 2. The adler32 is the one computed while reading: the storage's own, or that of the
+    bytes read back; `alive` is called meanwhile, and what it raises is raised.
 
     Raises:
         VerificationError: one of them differs.
@@ -131,7 +135,7 @@ def check_stored(endpoint: StorageEndpoint, stored: StoredFile, digest: BundleDi
             f"{endpoint.url(stored.path)} has {stored.size_bytes} bytes instead of {digest.size_bytes}", hint=hint
         )
     # 2
-    adler32 = endpoint.checksum(stored.path, ChecksumKind.ADLER32)
+    adler32 = stored_adler32(endpoint, stored, alive)
     if adler32 != digest.adler32:
         raise VerificationError(
             f"{endpoint.url(stored.path)} has adler32 {adler32} instead of {digest.adler32}", hint=hint

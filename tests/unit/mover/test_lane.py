@@ -125,7 +125,7 @@ def test_a_lane_takes_a_replica_all_the_way_and_shows_its_progress(bench: Bench,
         assert list(dict.fromkeys(one.state for one in seen)) == [*ReplicaState][: [*ReplicaState].index(last) + 1]
         sending = [one.bytes_done for one in seen if one.state is ReplicaState.WANTED]
         assert (sending[0], sending[-1]) == (0, total)
-        assert all(one.bytes_done == total for one in seen if one.state is not ReplicaState.WANTED)
+        assert (seen[-1].state, seen[-1].bytes_done) == (last, total)
 
 
 def test_the_wait_after_a_failure_grows_up_to_the_longest(bench: Bench, clock: SettableClock) -> None:

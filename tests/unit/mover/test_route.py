@@ -15,12 +15,15 @@ from mover.errors import (
     FileMissingError,
     NoSourceError,
     ThirdPartyCopyError,
+    VerificationError,
 )
+from mover.model import ChecksumKind
 from mover.states import ReplicaState, RunEvent
 from mover.steps.archive import archive
 from mover.steps.route import Local, Relay, Route, ThirdParty, Wait, choose_route
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
+from mover.storage.memory import MemoryEndpoint
 from tests.unit.mover.bench import LFN, NOW, RUN, Bench, bundle_bytes
 from tests.unit.mover.running import tune
 
@@ -193,3 +196,15 @@ def test_nothing_to_copy_from_is_said_and_tried_again(bench: Bench) -> None:
     with pytest.raises(NoSourceError, match="no local files any more"):
         bench.step(transfer, "disk")
     assert not NoSourceError.permanent
+
+
+def test_an_endpoint_without_checksums_is_copied_to_and_read_back(bench: Bench) -> None:
+    bench.endpoints["disk"] = MemoryEndpoint(name="disk", checksums=frozenset[ChecksumKind]())
+    _prove(bench, "tape")
+    bench.step(transfer, "disk")
+    (temporary,) = [file.path for file in bench.endpoints["disk"].list("MICE")]
+    bench.endpoints["disk"].corrupt(temporary)
+    with pytest.raises(VerificationError, match="has adler32"):
+        bench.step(verify, "disk")
+    _prove(bench, "disk")
+    assert bench.state("disk") is ReplicaState.VERIFIED
