@@ -2,12 +2,12 @@
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import timedelta
 
 from cryptography import x509
 
-from proxyagent.attributes import AttributeState, AttributeStore, Want
+from proxyagent.attributes import AttributeStore, Want
 from proxyagent.audit import AuditLog
 from proxyagent.clock import Clock, StepWatch
 from proxyagent.errors import NoSessionError, ProxyAgentError, RequestError, VomsError
@@ -126,10 +126,6 @@ class Agent:
         self.attributes.failed(want, problem)
         _log.warning("%s: no VOMS attributes %s: %s", want.identity, " ".join(want.fqans), problem.message)
         self._audit.record("attributes-failed", identity=want.identity, fqans=" ".join(want.fqans), error=problem.kind)
-
-    def attribute_states(self, identity: str) -> Sequence[AttributeState]:
-        """The attribute certificates of an identity."""
-        return self.attributes.states(identity)
 
     def tick(self, identity: Identity) -> None:
         """What is done for an identity every 15 seconds."""

@@ -66,11 +66,6 @@ class Identity:
         """Why the last try to go on without a person failed."""
 
     @property
-    def helper_pid(self) -> int | None:
-        """The process id of the helper that holds the PKCS#11 module, while it runs."""
-        return self._helper.pid
-
-    @property
     def logged_in(self) -> bool:
         """Whether the session is renewed without a person while the dongle stays in."""
         return self._helper.logged_in

@@ -19,7 +19,7 @@ def identity_status(identity: Identity, agent: Agent, config: Config, clock: Clo
         crl_next_update = identity.issuer.trusted_until()
     except ChainError as error:
         trust_problem = error
-    states = agent.attribute_states(identity.name)
+    states = agent.attributes.states(identity.name)
     certificate = session.certificate if session is not None else None
     facts = Facts(
         session_not_after=session.not_after if session is not None else None,

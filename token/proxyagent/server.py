@@ -38,7 +38,6 @@ class Server:
         self._section = section
         self._handler = handler
         self._audit = audit
-        self._stopped = threading.Event()
         self._lock = threading.Lock()
         self._users: Counter[int] = Counter()
         self._threads: set[threading.Thread] = set()
@@ -67,7 +66,6 @@ class Server:
             notifier.ready()
             self._accept_until_stopped(listener, notifier)
         finally:
-            self._stopped.set()
             listener.close()
             if inode is not None:
                 _unlink_own(self._section.socket, inode)

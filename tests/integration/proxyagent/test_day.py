@@ -110,7 +110,7 @@ def test_a_day_renews_everything_on_time(day: Day, own_authority: CertificateAut
         sessions.add(session.chain[0].serial_number)
         # Never close to its end: the next one comes at six tenths of its life at the latest.
         assert session.left(day.clock) >= SESSION * 0.4 - 2 * MINUTE
-        (attributes,) = day.agent.attribute_states(day.identity.name)
+        (attributes,) = day.agent.attributes.states(day.identity.name)
         assert attributes.not_after is not None
         fetched.add(attributes.not_after)
         assert attributes.not_after - day.clock.now() >= day.voms_lifetime * 0.4 - 2 * MINUTE
