@@ -21,9 +21,9 @@ from proxyagent.errors import (
     SeveralDonglesError,
     WrongDongleError,
 )
-from proxyagent.faults import REMOVED, login_error, module_errors, refuse_flags
+from proxyagent.faults import REMOVED, login_error, module_errors
 from proxyagent.objects import credential, lenient_mapper, public_certificate
-from proxyagent.pin import Secret
+from proxyagent.pin import Secret, check_at_no_risk
 from proxyagent.proxy import IssuerKey, Language, ProxyInfo, issue_proxy
 from proxyagent.uri import Uri
 
@@ -97,7 +97,7 @@ class Dongle:
                 f"dongle {serial} was exchanged for {serial_of(token)} meanwhile",
                 hint="enter the PIN of the dongle that is in now",
             )
-        refuse_flags(token.flags)
+        check_at_no_risk(pin_state(token.flags))
         if pin is None and TokenFlag.PROTECTED_AUTHENTICATION_PATH not in token.flags:
             raise PinNotSentError(f"the reader of dongle {serial} has no pin pad", hint="enter the PIN at the keyboard")
         with module_errors():

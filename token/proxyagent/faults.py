@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pkcs11
-from pkcs11 import TokenFlag
 
 from proxyagent import cryptoki
 from proxyagent.errors import (
@@ -13,19 +12,18 @@ from proxyagent.errors import (
     ModuleError,
     NoDongleError,
     NoSessionError,
-    PinAtRiskError,
     PinCancelledError,
     PinExpiredError,
     PinLockedError,
     ProxyAgentError,
     WrongPinError,
 )
+from proxyagent.pin import UNBLOCK_HINT
 
 REMOVED = (pkcs11.TokenNotPresent, pkcs11.DeviceRemoved, pkcs11.TokenNotRecognised, pkcs11.SlotIDInvalid)
 _LOGGED_OUT = (pkcs11.SessionHandleInvalid, pkcs11.SessionClosed, pkcs11.UserNotLoggedIn)
 _UNREADABLE = (ValueError, LookupError, struct.error)  # from python-pkcs11, for attributes that make no sense
 _CANCELLED = {cryptoki.CKR_CANCEL, cryptoki.CKR_FUNCTION_CANCELED, cryptoki.CKR_FUNCTION_REJECTED}
-_UNBLOCK = "unblock it with the PUK or SO PIN and the vendor's own tool"
 _CHANGE = "change it with the vendor's own tool, then log in with the new one"
 
 
@@ -56,21 +54,6 @@ def module_errors() -> Iterator[None]:
         ) from error
 
 
-def refuse_flags(flags: TokenFlag) -> None:
-    """See that a wrong PIN would not lock the dongle.
-
-    Raises:
-        PinAtRiskError: it is locked, or this is the last attempt.
-    """
-    if TokenFlag.USER_PIN_LOCKED in flags:
-        raise PinAtRiskError("the dongle's PIN is locked, so none was sent", hint=_UNBLOCK)
-    if TokenFlag.USER_PIN_FINAL_TRY in flags:
-        raise PinAtRiskError(
-            "one more wrong PIN would lock the dongle, so none was sent",
-            hint="log in once with the vendor's own tool and the right PIN; that resets the counter",
-        )
-
-
 def login_error(code: int, serial: str) -> ProxyAgentError:
     """The error for what C_Login answered, if that is not CKR_OK."""
     name = cryptoki.name_of(code)
@@ -80,7 +63,7 @@ def login_error(code: int, serial: str) -> ProxyAgentError:
             hint="enter the right PIN; the one that failed will not be sent again",
         )
     if code == cryptoki.CKR_PIN_LOCKED:
-        return PinLockedError(f"the PIN of dongle {serial} is locked", hint=_UNBLOCK)
+        return PinLockedError(f"the PIN of dongle {serial} is locked", hint=UNBLOCK_HINT)
     if code == cryptoki.CKR_PIN_EXPIRED:
         return PinExpiredError(f"the PIN of dongle {serial} has expired", hint=_CHANGE)
     if code in _CANCELLED:

@@ -6,10 +6,11 @@ import secrets
 from types import TracebackType
 from typing import Self
 
-from proxyagent.errors import PinNotSentError
+from proxyagent.errors import PinAtRiskError, PinNotSentError
 from proxyagent.hardening import protect_buffer
 
 MAX_PIN_BYTES = 255
+UNBLOCK_HINT = "unblock it with the PUK or SO PIN and the vendor's own tool"
 _MAX_REMEMBERED = 256
 
 
@@ -55,6 +56,24 @@ def check_form(pin: Secret) -> None:
     except UnicodeDecodeError:
         # The cause would carry the PIN.
         raise PinNotSentError("the PIN is not UTF-8", hint=hint) from None
+
+
+def check_at_no_risk(pin_state: str | None) -> None:
+    """See that a wrong PIN would not lock the dongle; a PIN that will not be sent is not asked for either.
+
+    Args:
+        pin_state: as `description.DongleState` has it.
+
+    Raises:
+        PinAtRiskError: it is locked, or this is the last attempt.
+    """
+    if pin_state == "locked":
+        raise PinAtRiskError("the dongle's PIN is locked, so none was sent", hint=UNBLOCK_HINT)
+    if pin_state == "final":
+        raise PinAtRiskError(
+            "one more wrong PIN would lock the dongle, so none was sent",
+            hint="log in once with the vendor's own tool and the right PIN; that resets the counter",
+        )
 
 
 class PinGuard:

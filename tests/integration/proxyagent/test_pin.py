@@ -6,10 +6,12 @@ import subprocess
 import pytest
 
 from mover.sandbox.agent import Agent
-from proxyagent.client import obtain_proxy
-from tests.integration.proxyagent.conftest import AgentMaker, Shim, robot_status
+from proxyagent.client import obtain_proxy, unlock_agent
+from proxyagent.errors import PinAtRiskError
+from tests.integration.proxyagent.conftest import AgentMaker, Shim, pin_of, robot_status
 
 SECONDS = 20.0
+PIN_PAD = 0x100  # CKF_PROTECTED_AUTHENTICATION_PATH
 LOW, FINAL, LOCKED = 0x10000, 0x20000, 0x40000  # CKF_USER_PIN_…
 CKR_GENERAL_ERROR = 5
 CKR_PIN_INCORRECT = 0xA0
@@ -90,14 +92,37 @@ def test_a_pin_refused_just_after_plugging_may_be_entered_once_more(start_agent:
 def test_no_pin_is_sent_to_a_dongle_that_may_lock(start_agent: AgentMaker, shim: Shim, flag: int, message: str) -> None:
     agent = start_agent(unlock=False)
     shim.set("flags", flag)
-    refused = renew(agent, agent.dongle.pin)
-    assert refused.returncode == 11
-    assert message in refused.stderr
+    with pin_of(agent.dongle) as pin, pytest.raises(PinAtRiskError, match=message):
+        unlock_agent(agent.socket, pin, timeout_seconds=SECONDS)
     assert shim.logins == 0
     # It was not an attempt, so that the same PIN may be sent when the dongle is in order again.
     shim.clear("flags")
     agent.unlock()
     assert shim.logins == 1
+
+
+@pytest.mark.parametrize("command", ["renew", "init"])
+@pytest.mark.parametrize(
+    ("flags", "message"), [(FINAL, "would lock the dongle"), (LOCKED, "PIN is locked"), (LOCKED | PIN_PAD, "is locked")]
+)
+def test_no_pin_is_asked_for_that_would_not_be_sent(
+    start_agent: AgentMaker, shim: Shim, command: str, flags: int, message: str
+) -> None:
+    agent = start_agent(unlock=False)
+    shim.set("flags", flags)
+    done = subprocess.run(
+        ["sh", "-c", '"$@"; echo "exit $?"; cat', "sh", *agent.command(command)],
+        env={**os.environ, **agent.dongle.environment},
+        input="left in the pipe\n",
+        capture_output=True,
+        check=True,
+        timeout=SECONDS,
+        text=True,
+    )
+    assert done.stdout == "exit 11\nleft in the pipe\n"
+    assert done.stderr.startswith("error: ")
+    assert message in done.stderr
+    assert shim.logins == 0
 
 
 def test_a_low_count_warns_and_goes_on(start_agent: AgentMaker, shim: Shim) -> None:

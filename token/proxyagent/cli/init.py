@@ -6,7 +6,7 @@ import click
 from cryptography import x509
 
 from proxyagent import policy
-from proxyagent.cli.words import ask_pin, printable
+from proxyagent.cli.words import ask_pin, send_to_pin_pad
 from proxyagent.description import KEY_KINDS
 from proxyagent.errors import ConfigError, RequestError
 from proxyagent.extensions import UNREADABLE
@@ -84,7 +84,7 @@ def _choose(config: policy.Config, name: str | None) -> policy.IdentitySection:
 def _log_in(helper: Helper, section: policy.IdentitySection, pin_pad_seconds: float) -> None:
     state = helper.describe()
     if state.pin_pad and section.pin_pad:
-        click.echo(f"enter the PIN of dongle {printable(state.label)} at the reader's pin pad", err=True)
+        send_to_pin_pad(state.label, state.serial, state.pin_state)
         helper.login(None, state.serial, timeout_seconds=pin_pad_seconds)
         return
     with ask_pin(state.label, state.serial, state.pin_state) as pin:

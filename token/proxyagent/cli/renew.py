@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from proxyagent import policy
-from proxyagent.cli.words import TIMEOUT_SECONDS, ask_pin, printable
+from proxyagent.cli.words import TIMEOUT_SECONDS, ask_pin, printable, send_to_pin_pad
 from proxyagent.client import agent_status, unlock_agent
 from proxyagent.errors import ConfigError, RequestError, from_kind
 from proxyagent.messages import AgentStatus, IdentityStatus
@@ -33,8 +33,7 @@ def command(config_path: Path, name: str | None, ask_password: bool) -> None:
         raise from_kind(dongle.kind or "", dongle.problem or "no dongle", dongle.hint or "plug the dongle in")
     serial = str(dongle.serial)
     if dongle.pin_pad:
-        label = printable(str(dongle.label))
-        click.echo(f"enter the PIN of dongle {label} ({printable(serial)}) at the reader's pin pad", err=True)
+        send_to_pin_pad(str(dongle.label), serial, dongle.pin_state)
         session = unlock_agent(
             config.agent.socket, None, identity=identity.name, serial=serial, timeout_seconds=seconds
         )

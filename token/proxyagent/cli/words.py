@@ -6,7 +6,7 @@ import sys
 import click
 
 from proxyagent.askpassword import ask_pin as ask_systemd
-from proxyagent.pin import Secret
+from proxyagent.pin import Secret, check_at_no_risk
 from proxyagent.pinentry import read_pin
 from proxyagent.systemd import log_formatter
 
@@ -33,15 +33,31 @@ def _make_printable(record: logging.LogRecord) -> bool:
     return True
 
 
+def send_to_pin_pad(label: str, serial: str, pin_state: str | None) -> None:
+    """Tell the person to enter the PIN at the reader.
+
+    Raises:
+        PinAtRiskError: a wrong one would lock the dongle.
+    """
+    _look_at(pin_state)
+    click.echo(f"enter the PIN of dongle {printable(label)} ({printable(serial)}) at the reader's pin pad", err=True)
+
+
 def ask_pin(label: str, serial: str, pin_state: str | None, *, systemd: bool = False) -> Secret:
     """The PIN of a dongle, from the terminal, one line on standard input, or systemd's agents.
 
     Raises:
         PinNotSentError: none was entered.
+        PinAtRiskError: none is asked for, because a wrong one would lock the dongle.
     """
-    if pin_state == "low":
-        click.echo("warning: a wrong PIN was entered on this dongle before; few attempts are left", err=True)
+    _look_at(pin_state)
     prompt = f"PIN of dongle {printable(label)} ({printable(serial)}): "
     if systemd:
         return ask_systemd(prompt, timeout_seconds=_PERSON_SECONDS, identifier=f"proxyagent:{serial}")
     return read_pin(prompt, timeout_seconds=_PERSON_SECONDS)
+
+
+def _look_at(pin_state: str | None) -> None:
+    check_at_no_risk(pin_state)
+    if pin_state == "low":
+        click.echo("warning: a wrong PIN was entered on this dongle before; few attempts are left", err=True)
