@@ -15,6 +15,8 @@ CURVES = {"ec-p256": "secp256r1"}
 KEY_KINDS = (*RSA_BITS, *CURVES)
 """The kinds of keys that can be made on a dongle."""
 
+_MAX_PEM_BYTES = 48 * 1024
+
 
 @dataclass(frozen=True, slots=True)
 class DongleState:
@@ -28,19 +30,19 @@ class DongleState:
     """'ok', 'low' (a wrong PIN was entered), 'final' (one attempt left) or 'locked'."""
     pin_pad: bool
     """Whether the PIN can be entered at the reader itself."""
-    certificate: x509.Certificate | None
-    """The end-entity certificate that is meant; None if there is none, several, or one that shows after login only."""
+    certificates: tuple[x509.Certificate, ...]
+    """The end-entity certificates that may be meant; empty if there is none, or they show after login only."""
 
     def to_message(self) -> dict[str, Any]:
-        """This in JSON's types."""
-        pem = self.certificate.public_bytes(serialization.Encoding.PEM).decode() if self.certificate else None
+        """This in JSON's types. Of more certificates than fit a frame, none is told, as if they were hidden."""
+        pems = [each.public_bytes(serialization.Encoding.PEM).decode() for each in self.certificates]
         fields = ("serial", "label", "manufacturer", "model", "pin_state", "pin_pad")
-        return {**{name: getattr(self, name) for name in fields}, "certificate": pem}
+        fit = sum(map(len, pems)) <= _MAX_PEM_BYTES
+        return {**{name: getattr(self, name) for name in fields}, "certificates": pems if fit else []}
 
     @classmethod
     def from_message(cls, message: Mapping[str, Any]) -> Self:
         """What `to_message` wrote."""
-        pem = message["certificate"]
         return cls(
             serial=str(message["serial"]),
             label=str(message["label"]),
@@ -48,7 +50,7 @@ class DongleState:
             model=str(message["model"]),
             pin_state=str(message["pin_state"]),
             pin_pad=message["pin_pad"] is True,
-            certificate=None if pem is None else x509.load_pem_x509_certificate(str(pem).encode()),
+            certificates=tuple(x509.load_pem_x509_certificate(str(pem).encode()) for pem in message["certificates"]),
         )
 
 

@@ -22,7 +22,7 @@ from proxyagent.errors import (
     WrongDongleError,
 )
 from proxyagent.faults import REMOVED, login_error, module_errors
-from proxyagent.objects import credential, lenient_mapper, public_certificate
+from proxyagent.objects import credential, lenient_mapper, public_certificates
 from proxyagent.pin import Secret, check_at_no_risk
 from proxyagent.proxy import IssuerKey, Language, ProxyInfo, issue_proxy
 from proxyagent.uri import Uri
@@ -68,10 +68,10 @@ class Dongle:
         token = self._token()
         if self._session is not None:
             with suppress(NoSessionError), self._losing_login(), module_errors():
-                return _state(token, public_certificate(self._session, self._uri))
+                return _state(token, public_certificates(self._session, self._uri))
             token = self._token()
         with module_errors(), token.open(attribute_mapper=lenient_mapper()) as session:
-            return _state(token, public_certificate(session, self._uri))
+            return _state(token, public_certificates(session, self._uri))
 
     def tokens(self) -> list[pkcs11.Token]:
         """All tokens behind the module, whatever the URI, blank ones too."""
@@ -216,7 +216,7 @@ class Dongle:
         )
 
 
-def _state(token: pkcs11.Token, certificate: x509.Certificate | None) -> DongleState:
+def _state(token: pkcs11.Token, certificates: tuple[x509.Certificate, ...]) -> DongleState:
     return DongleState(
         serial=serial_of(token),
         label=token.label,
@@ -224,7 +224,7 @@ def _state(token: pkcs11.Token, certificate: x509.Certificate | None) -> DongleS
         model=token.model,
         pin_state=pin_state(token.flags),
         pin_pad=TokenFlag.PROTECTED_AUTHENTICATION_PATH in token.flags,
-        certificate=certificate,
+        certificates=certificates,
     )
 
 

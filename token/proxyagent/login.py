@@ -27,6 +27,7 @@ from proxyagent.systemd import credential
 
 _log = logging.getLogger(__name__)
 _JUST_PLUGGED_SECONDS = 30.0
+_MAX_NAMED = 4
 _NOT_SENT = (
     BusyError,
     ConfigError,
@@ -79,7 +80,7 @@ class Login:
 
         Raises:
             NoDongleError, SeveralDonglesError: there is none, or more than one.
-            WrongDongleError: it holds another one's certificate.
+            WrongDongleError: it shows certificates, and only others' ones.
             ProxyAgentError: as `hsm.Helper.describe`.
         """
         try:
@@ -88,10 +89,11 @@ class Login:
             self._note(None)
             raise
         self._note(state)
-        found = grid_name(state.certificate.subject) if state.certificate is not None else None
-        if subject is not None and found is not None and found != subject:
+        found = tuple(dict.fromkeys(grid_name(each.subject) for each in state.certificates))
+        if subject is not None and found and subject not in found:
+            names = " and of ".join(found[:_MAX_NAMED]) + (" and others" if len(found) > _MAX_NAMED else "")
             raise WrongDongleError(
-                f"dongle {state.label!r} (serial {state.serial}) holds the certificate of {found}, not of {subject}",
+                f"dongle {state.label!r} (serial {state.serial}) holds the certificate of {names}, not of {subject}",
                 hint=f"nothing was asked of this one; {WRONG_DONGLE_HINT}",
             )
         return state

@@ -49,16 +49,16 @@ def credential(session: pkcs11.Session, uri: Uri, *, now: datetime) -> tuple[x50
     return certificate, token_key(private, public_key, session.token.slot.get_mechanisms())
 
 
-def public_certificate(session: pkcs11.Session, uri: Uri) -> x509.Certificate | None:
-    """The only end-entity certificate that the URI can mean, as far as is seen; a login is not needed."""
+def public_certificates(session: pkcs11.Session, uri: Uri) -> tuple[x509.Certificate, ...]:
+    """The end-entity certificates that the URI can mean, as far as they are seen; a login is not needed."""
     labels = _labels_of_keys(session)
-    found = {
+    found = (
         certificate
         for label, identifier, certificate in visible_certificates(session)
         if not _is_ca(certificate)
         and any(uri.matches_object(label=each, identifier=identifier) for each in {label, *labels.get(identifier, ())})
-    }
-    return found.pop() if len(found) == 1 else None
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def visible_certificates(session: pkcs11.Session) -> list[tuple[str, bytes, x509.Certificate]]:

@@ -43,7 +43,7 @@ def test_what_is_seen_before_the_login(dongle: Dongle, start_helper: HelperMaker
     assert state.label == Uri.parse(dongle.uri).token
     assert state.serial
     assert (state.pin_state, state.pin_pad) == ("ok", False)
-    assert state.certificate == dongle.certificate
+    assert state.certificates == (dongle.certificate,)
     log_in(helper, dongle)
     assert helper.describe() == state
 
@@ -54,18 +54,18 @@ def test_the_certificate_that_is_seen_is_the_one_that_is_meant(
     # The CA's own, one that is no certificate, and one of another key.
     store_certificate(dongle, authority.certificate.public_bytes(DER), identifier=b"ca")
     store_certificate(dongle, b"0\x03junk", identifier=b"junk")
-    assert start_helper().describe().certificate == dongle.certificate
+    assert start_helper().describe().certificates == (dongle.certificate,)
     other = authority.issue_robot("Other", KEY.public_key())
     store_certificate(dongle, other.public_bytes(DER), identifier=b"7", label="other")
-    assert start_helper().describe().certificate is None
-    assert start_helper(f"{dongle.uri};id=7").describe().certificate == other
-    assert start_helper(f"{dongle.uri};object=other").describe().certificate == other
-    assert start_helper(f"{dongle.uri};object=robot").describe().certificate == dongle.certificate
-    assert start_helper(f"{dongle.uri};object=absent").describe().certificate is None
+    assert set(start_helper().describe().certificates) == {dongle.certificate, other}
+    assert start_helper(f"{dongle.uri};id=7").describe().certificates == (other,)
+    assert start_helper(f"{dongle.uri};object=other").describe().certificates == (other,)
+    assert start_helper(f"{dongle.uri};object=robot").describe().certificates == (dongle.certificate,)
+    assert start_helper(f"{dongle.uri};object=absent").describe().certificates == ()
     # The URI's label is that of the key: what the certificate is called does not matter.
     remove_certificates(dongle)
     store_certificate(dongle, dongle.certificate.public_bytes(DER), label="certificate of robot")
-    assert start_helper(f"{dongle.uri};object=robot").describe().certificate == dongle.certificate
+    assert start_helper(f"{dongle.uri};object=robot").describe().certificates == (dongle.certificate,)
     store_certificate(dongle, other.public_bytes(DER), identifier=b"7", label="other")
     # Signing goes by the key, of which there is one.
     helper = start_helper()
@@ -195,7 +195,7 @@ def test_foreign_labels_do_not_hide_a_dongle(dongle: Dongle, start_helper: Helpe
         "[each.__setitem__(Attribute.LABEL, b'\\xff\\xfe') for each in list(raw.get_objects())]",
     )
     helper = start_helper()
-    assert helper.describe().certificate == dongle.certificate
+    assert helper.describe().certificates == (dongle.certificate,)
     log_in(helper, dongle)
     assert sign(helper)[1] == dongle.certificate
     (told,) = (each for each in helper.list_dongles() if each.initialised)
@@ -227,7 +227,7 @@ def test_a_real_exchange_for_a_dongle_of_the_same_label(
         sign(helper)
     after = helper.describe()
     assert not helper.logged_in
-    assert (after.label, after.certificate) == (label, other.certificate)
+    assert (after.label, after.certificates) == (label, (other.certificate,))
     assert after.serial != before.serial
     with pytest.raises(WrongDongleError, match="exchanged"):
         helper.login(pin_of(dongle), before.serial)
@@ -270,7 +270,7 @@ def test_a_certificate_that_ended_is_told_with_its_own_remedy(
     remove_certificates(dongle)
     store_certificate(dongle, ended.public_bytes(DER))
     helper = start_helper()
-    assert helper.describe().certificate == ended
+    assert helper.describe().certificates == (ended,)
     log_in(helper, dongle)
     with pytest.raises(NoCredentialError, match="ended at") as caught:
         sign(helper)
@@ -321,7 +321,7 @@ def test_a_module_that_answers_in_the_helpers_place(
         with pytest.raises(ModuleError, match=message):
             ask()
     shim.clear("babble")
-    assert helper.describe().certificate == dongle.certificate
+    assert helper.describe().certificates == (dongle.certificate,)
 
 
 def test_a_module_that_may_not_be_loaded_is_not(dongle: Dongle, tmp_path: Path) -> None:

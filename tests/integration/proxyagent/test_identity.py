@@ -240,12 +240,26 @@ def test_a_dongle_that_hides_whose_it_is_until_it_signs_makes_no_session(
 ) -> None:
     robot = make_robot(identity='subject = "/C=UK/O=Sandbox/CN=Robot - another"')
     # Of two certificates nobody can tell before the login which one it will be.
-    stale = authority.issue_robot("Robot - of old", new_key().public_key())
-    store_certificate(robot.dongle, stale.public_bytes(Encoding.DER), identifier=b"old")
+    other = authority.issue_robot("Robot - another", new_key().public_key())
+    store_certificate(robot.dongle, other.public_bytes(Encoding.DER), identifier=b"other")
     with pytest.raises(WrongDongleError, match=r"signs as /C=UK/O=Sandbox/CN=Robot - sandbox mover, not as .*another"):
         robot.unlock()
     assert robot.identity.issuer.session is None
     assert not robot.identity.logged_in
+
+
+def test_a_dongle_with_others_certificates_only_is_asked_for_nothing(
+    make_robot: RobotMaker, authority: CertificateAuthority, shim: Shim
+) -> None:
+    robot = make_robot(identity='subject = "/C=UK/O=Sandbox/CN=Robot - another"')
+    stale = authority.issue_robot("Robot - of old", new_key().public_key())
+    store_certificate(robot.dongle, stale.public_bytes(Encoding.DER), identifier=b"old")
+    names = (
+        "of .*CN=Robot - (sandbox mover|of old) and of .*CN=Robot - (sandbox mover|of old), not of .*CN=Robot - another"
+    )
+    with pytest.raises(WrongDongleError, match=names):
+        robot.unlock()
+    assert shim.logins == 0
 
 
 def test_a_session_that_is_still_to_come_is_made_anew_or_told(make_robot: RobotMaker) -> None:

@@ -86,7 +86,7 @@ def test_init_puts_a_new_certificate_in_the_place_of_the_old_one(
     file.write_bytes(newer.public_bytes(serialization.Encoding.PEM))
     assert init(dongle, "--certificate", str(file)).returncode == 0
     helper = start_helper()
-    assert helper.describe().certificate == newer
+    assert helper.describe().certificates == (newer,)
     log_in(helper, dongle)
     assert sign(helper)[1] == newer
     file.write_text("hello")
@@ -137,7 +137,7 @@ def test_init_sets_up_an_identity_with_an_elliptic_key(
     monkeypatch.setenv("SOFTHSM2_CONF", dongle.environment["SOFTHSM2_CONF"])
     helper = Helper(dongle.module, Uri.parse(dongle.uri), timeout_seconds=SECONDS)
     try:
-        assert helper.describe().certificate == dongle.certificate
+        assert helper.describe().certificates == (dongle.certificate,)
         log_in(helper, dongle)
         verify_chain(certificates_to_pem(sign(helper)), authority.directory)
     finally:
@@ -220,11 +220,11 @@ def test_a_certificate_that_finds_no_room_does_not_cost_the_old_one(
     newer = authority.issue_robot("Newer", public_rsa_key(dongle.certificate))
     with pytest.raises(ModuleError, match="DeviceMemory"):
         import_to(helper, newer)
-    assert helper.describe().certificate == dongle.certificate
+    assert helper.describe().certificates == (dongle.certificate,)
     shim.clear("create_rv")
     log_in(helper, dongle)
     import_to(helper, newer)
-    assert helper.describe().certificate == newer
+    assert helper.describe().certificates == (newer,)
     assert sign(helper)[1] == newer
 
 

@@ -52,6 +52,12 @@ def test_the_uri_of_a_listed_dongle_means_it() -> None:
 
 
 def test_a_state(robot: Credential) -> None:
-    for certificate in (robot.chain[0], None):
-        state = DongleState("1", "label", "maker", "model", "low", True, certificate)
+    for certificates in ((), robot.chain, robot.chain * 20):
+        state = DongleState(WIDE * 16, WIDE * 32, WIDE * 32, WIDE * 16, "low", True, certificates)
+        assert len(json.dumps(state.to_message())) < MAX_FRAME_BYTES - 1000
         assert DongleState.from_message(through_json(state.to_message())) == state
+
+
+def test_a_state_with_more_certificates_than_fit_tells_none(robot: Credential) -> None:
+    state = DongleState("1", "label", "maker", "model", "low", True, robot.chain * 100)
+    assert DongleState.from_message(state.to_message()).certificates == ()
