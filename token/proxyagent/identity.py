@@ -112,8 +112,7 @@ class Identity:
         """
         with self._taking_turn():
             try:
-                self._look()
-                self.login.by_person(pin, serial, self._subject)
+                self.login.by_person(pin, serial, self._look())
                 return self._new_session()
             except ProxyAgentError as error:
                 raise self._with_consequence(error) from error
@@ -124,7 +123,7 @@ class Identity:
         Raises: as `look`.
         """
         with self._taking_turn():
-            waited = self.login.allow_unattended(self._subject)
+            waited = self.login.allow_unattended(self._look().serial)
             self._retry_boot_seconds = 0.0
             return waited
 
@@ -149,10 +148,10 @@ class Identity:
         if waits and isinstance(self.problem, ModuleError):
             return  # it would hang or crash again
         try:
-            self._look()  # even while the next try waits: whether the dongle is in matters by itself
+            state = self._look()  # even while the next try waits: whether the dongle is in matters by itself
             if waits:
                 return
-            self._renew()
+            self._renew(state)
         except NoDongleError:
             self._note(None)  # nothing is wrong with that: it is plugged to renew
         except BusyError:
@@ -163,8 +162,8 @@ class Identity:
         else:
             self._note(None)
 
-    def _renew(self) -> None:
-        if not self.logged_in and not self.login.unattended(self._subject):
+    def _renew(self, state: DongleState) -> None:
+        if not self.logged_in and not self.login.unattended(state):
             return
         session = self.issuer.session
         if session is None or session.is_due(self._clock):

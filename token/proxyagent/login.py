@@ -98,21 +98,20 @@ class Login:
             )
         return state
 
-    def by_person(self, pin: Secret | None, serial: str | None, subject: str | None) -> None:
+    def by_person(self, pin: Secret | None, serial: str | None, state: DongleState) -> None:
         """Log in with what a person enters, once: a PIN, or None for the reader's pin pad.
 
         Args:
             serial: the dongle that the person was asked for, if they were told one.
-            subject: as in `look`.
+            state: what `look` has just found.
 
         Raises:
             PinNotSentError: the PIN is malformed or failed before.
             WrongPinError, LoginFailedError, PinExpiredError, PinCancelledError: the dongle refused.
             PinLockedError: it is locked or a wrong PIN would lock it.
             RequestError: there is no pin pad.
-            ProxyAgentError: as `look`.
+            ProxyAgentError: as `hsm.Helper.login`.
         """
-        state = self.look(subject)
         if serial is not None and serial != state.serial:
             raise WrongDongleError(
                 f"dongle {serial} was exchanged for {state.serial} meanwhile",
@@ -124,8 +123,10 @@ class Login:
             raise RequestError("this reader has no pin pad that is used", hint="enter the PIN at the keyboard")
         self._send(pin, state)
 
-    def unattended(self, subject: str | None) -> bool:
-        """Log in with the PIN from systemd's credentials, if there is one; tell whether it was done.
+    def unattended(self, state: DongleState) -> bool:
+        """Log in to the dongle that `look` has just found with the PIN from systemd's credentials, if there is one.
+
+        Tells whether it was done.
 
         It is tried once. After a failure, even one that nobody survived to record, a person must say so first.
 
@@ -134,7 +135,6 @@ class Login:
         name = self._section.pin_credential
         if name is None:
             return False
-        state = self.look(subject)
         attempt = self._attempts.unfinished(state.serial)
         if attempt is not None:
             raise _waiting(state.serial, attempt)
@@ -159,15 +159,14 @@ class Login:
             return None
         return self._attempts.unfinished(self._seen.serial)
 
-    def allow_unattended(self, subject: str | None) -> bool:
-        """Let the sealed PIN be tried again; tell whether it had to wait.
+    def allow_unattended(self, serial: str) -> bool:
+        """Let the sealed PIN be tried again on the dongle with this serial number; tell whether it had to wait.
 
         Raises:
             PinNotSentError: it would not be sent, whatever a person says: it failed before, or there is none.
-            ProxyAgentError: as `look`.
+            ProxyAgentError: the record of attempts cannot be read or written.
         """
         name = self._section.pin_credential
-        serial = self.look(subject).serial
         if name is None or self._attempts.unfinished(serial) is None:
             return False
         self._sealed_pin(name, serial).wipe()

@@ -197,6 +197,17 @@ def test_a_pin_goes_to_no_other_dongle_than_the_person_was_asked_for(make_robot:
     assert shim.logins == 0
 
 
+def test_one_look_is_enough_for_a_login(make_robot: RobotMaker, shim: Shim) -> None:
+    robot = make_robot()
+    robot.identity.look()
+    before = shim.calls("token_info")
+    robot.identity.look()
+    look = shim.calls("token_info") - before
+    robot.unlock()
+    # Once to look, and once more by the helper, just before the PIN is sent; signing looks at the serial number only.
+    assert shim.calls("token_info") - before - look < 3 * look
+
+
 def test_a_revocation_is_told_though_nobody_asks(make_robot: RobotMaker, authority: CertificateAuthority) -> None:
     robot = make_robot()
     certificate = robot.unlock().certificate

@@ -25,8 +25,8 @@ def command(config_path: Path, name: str | None, ask_password: bool) -> None:
       proxyagent renew --identity mover
     """
     config = policy.load(config_path)
-    # Look, log in, look again, sign; and another's turn before ours.
-    seconds = 5 * config.agent.module_timeout_seconds + config.agent.pin_pad_timeout_seconds + TIMEOUT_SECONDS
+    # Look, log in, sign; and another's turn before ours.
+    seconds = 4 * config.agent.module_timeout_seconds + config.agent.pin_pad_timeout_seconds + TIMEOUT_SECONDS
     identity = _choose(agent_status(config.agent.socket, timeout_seconds=seconds), name)
     dongle = identity.dongle
     if not dongle.present:
