@@ -75,7 +75,7 @@ def forecast(facts: Facts, now: datetime, warning: timedelta) -> Forecast:
         facts.crl_next_update,
         *(each.not_after for each in facts.attributes),
     ]
-    needs_plug = facts.session_not_after is not None and not facts.renews_itself
+    needs_plug = facts.session_not_after is not None and not facts.renews_itself and not _ends_with_certificate(facts)
     return Forecast(
         level=findings[0][0] if findings else Level.OK,
         not_after=min((end for end in ends if end is not None), default=None),
@@ -90,7 +90,9 @@ def moment(when: datetime, now: datetime) -> str:
 
 
 def _session(facts: Facts, now: datetime, warning: timedelta) -> Iterator[tuple[Level, str]]:
-    end = facts.session_not_after
+    end, certificate_end = facts.session_not_after, facts.certificate_not_after
+    if _ends_with_certificate(facts) or (certificate_end is not None and certificate_end <= now):
+        return  # plugging would not help; the certificate's own line says what does
     problem = facts.renewal_problem
     why = f": {problem.message} ({problem.hint})" if problem is not None else ""
     if end is None or end <= now:
@@ -98,13 +100,15 @@ def _session(facts: Facts, now: datetime, warning: timedelta) -> Iterator[tuple[
             yield Level.EXPIRED, f"plug the dongle now{'' if facts.unattended else ' and run `proxyagent renew`'}{why}"
         else:
             yield Level.EXPIRED, f"no session{why or '; the agent makes one by itself while the dongle is in'}"
-    elif end == facts.certificate_not_after:
-        return  # plugging would not help; the certificate's own line says what does
     elif not facts.renews_itself:
         yield (Level.SOON if end - now <= warning else Level.OK), f"plug the dongle before {moment(end, now)}{why}"
     elif end - now <= warning / 4:
         why = why or "; see the agent's log"
         yield Level.SOON, f"the session ends at {moment(end, now)} and was not renewed{why}"
+
+
+def _ends_with_certificate(facts: Facts) -> bool:
+    return facts.session_not_after is not None and facts.session_not_after == facts.certificate_not_after
 
 
 def _certificate(facts: Facts, now: datetime) -> Iterator[tuple[Level, str]]:

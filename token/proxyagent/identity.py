@@ -7,8 +7,10 @@ from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Literal
 
+from cryptography import x509
+
 from proxyagent.audit import AuditLog
-from proxyagent.chain import check_links
+from proxyagent.chain import check_links, grid_name
 from proxyagent.clock import Clock
 from proxyagent.errors import (
     BusyError,
@@ -64,6 +66,20 @@ class Identity:
         self._failures = 0
         self.problem: ProxyAgentError | None = None
         """Why the last try to go on without a person failed."""
+
+    @property
+    def certificate(self) -> x509.Certificate | None:
+        """The robot's certificate, as far as it is known: the session's, else what the dongle showed last."""
+        session = self.issuer.session
+        if session is not None:
+            return session.certificate
+        state = self.login.last_seen
+        shown = [
+            each
+            for each in (state.certificates if state is not None else ())
+            if self._subject in {None, grid_name(each.subject)}
+        ]
+        return shown[0] if len(shown) == 1 else self.issuer.last_certificate
 
     @property
     def logged_in(self) -> bool:

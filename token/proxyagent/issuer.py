@@ -47,6 +47,11 @@ class Issuer:
             return None
         return session
 
+    @property
+    def last_certificate(self) -> x509.Certificate | None:
+        """The end-entity certificate of the last session, even of one that has ended."""
+        return self._session.certificate if self._session is not None else None
+
     def change(self, session: Session | None) -> bool:
         """Take a new session, or drop the one that there is; tell whether there was one, even one that has ended."""
         before, self._session = self._session, session

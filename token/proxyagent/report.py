@@ -20,7 +20,7 @@ def identity_status(identity: Identity, agent: Agent, config: Config, clock: Clo
     except ChainError as error:
         trust_problem = error
     states = agent.attributes.states(identity.name)
-    certificate = session.certificate if session is not None else None
+    certificate = identity.certificate
     facts = Facts(
         session_not_after=session.not_after if session is not None else None,
         renews_itself=identity.renews_itself,

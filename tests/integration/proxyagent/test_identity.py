@@ -1,18 +1,11 @@
 """One identity over real dongles, ticked by hand: what is noticed when, what is tried again when, and what is not."""
 
 import threading
-from collections.abc import Callable, Iterator
-from datetime import datetime, timedelta
-from pathlib import Path
+from datetime import timedelta
 
 import pytest
-from cryptography.hazmat.primitives.serialization import Encoding
 
 from mover.sandbox.ca import CertificateAuthority
-from mover.sandbox.dongle import Dongle
-from proxyagent import policy
-from proxyagent.agent import Agent
-from proxyagent.audit import AuditLog
 from proxyagent.errors import (
     BusyError,
     ModuleError,
@@ -20,119 +13,18 @@ from proxyagent.errors import (
     PinAtRiskError,
     PinNotSentError,
     VomsError,
-    WrongDongleError,
 )
 from proxyagent.identity import Identity
-from proxyagent.request import make_request, new_key
-from proxyagent.session import Session
-from tests.integration.proxyagent.conftest import Shim, pin_of
+from tests.integration.proxyagent.conftest import Shim
+from tests.integration.proxyagent.robots import FQANS, HOUR, MINUTE, REQUEST, RobotMaker, make_robot
 from tests.integration.proxyagent.test_helper_matrix import FINAL_TRY, GENERAL_ERROR
 from tests.integration.proxyagent.test_module import wait_until
 from tests.integration.proxyagent.test_unattended import SEALED, Sealer, seal
-from tests.integration.proxyagent.tools import store_certificate
-from tests.movable_clock import MovableClock
 from tests.voms_maker import AcMaker
 
 SECONDS = 60.0
-TICK = timedelta(seconds=15)
-MINUTE = timedelta(minutes=1)
-HOUR = timedelta(hours=1)
-REQUEST = make_request(new_key())
-FQANS = ("/mice/Role=production",)
 
-__all__ = ["seal"]
-
-
-class HookedClock(MovableClock):
-    """Does something once, when the time of day is next asked for: what another thread may do at that moment."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.hook: Callable[[], object] | None = None
-
-    def now(self) -> datetime:
-        hook, self.hook = self.hook, None
-        if hook is not None:
-            hook()
-        return super().now()
-
-
-class Robot:
-    """An agent in this process, with one identity, whose threads the test is."""
-
-    def __init__(self, dongle: Dongle, directory: Path, *, settings: str = "", identity: str = "") -> None:
-        file = directory / "proxyagent.toml"
-        file.write_text(
-            f'[agent]\nsocket = "/nonexistent"\nstate_directory = "{directory}"\nmodule_timeout_seconds = 10.0\n'
-            f'modules = ["{dongle.module}", "/usr/lib/*"]\nsession_lifetime_seconds = 7200\n{settings}\n'
-            f'[trust]\nca_directory = "{dongle.ca_directory}"\n[voms]\nuid = 0\nvomsdir = "{directory}"\n'
-            f"{dongle.config(settings=identity)}"
-            f'[[profile]]\nname = "mover"\nfqans = ["{FQANS[0]}"]\nuids = [0]\n'
-            '[[profile]]\nname = "plain"\nuids = [0]\n'
-        )
-        self.dongle = dongle
-        self.directory = directory
-        self.config = policy.load(file)
-        self.clock = HookedClock()
-        self.audit = AuditLog(directory, now=self.clock.now, on_head=lambda _sequence, _digest: None)
-        self.agent = Agent(self.config, self.clock, self.audit)
-        (self.identity,) = self.agent.identities.values()
-
-    def unlock(self, dongle: Dongle | None = None) -> Session:
-        with pin_of(dongle or self.dongle) as pin:
-            return self.identity.unlock(pin, None)
-
-    def tick(self, after: timedelta = TICK) -> None:
-        self.clock.advance(after)
-        self.agent.tick(self.identity)
-
-    def issue(self) -> None:
-        self.agent.issue(self.config.profile[1], REQUEST, 600)
-
-    def problem(self) -> str | None:
-        problem = self.identity.problem
-        return problem.kind if problem is not None else None
-
-    @property
-    def audited(self) -> str:
-        return "".join(file.read_text() for file in self.directory.glob("audit-*.jsonl"))
-
-    def close(self) -> None:
-        self.agent.close()
-        self.audit.close()
-
-
-RobotMaker = Callable[..., Robot]
-
-
-@pytest.fixture
-def make_robot(dongle: Dongle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[RobotMaker]:
-    for name, value in dongle.environment.items():
-        monkeypatch.setenv(name, value)
-    robots: list[Robot] = []
-
-    def make(**options: str) -> Robot:
-        directory = tmp_path / f"state-{len(robots)}"
-        directory.mkdir(mode=0o700)
-        robots.append(Robot(dongle, directory, **options))
-        return robots[-1]
-
-    yield make
-    for robot in robots:
-        robot.close()
-
-
-def exchange(dongle: Dongle, other: Dongle) -> None:
-    """Pull one dongle and plug another into its place."""
-    tokens = dongle.directory / "tokens"
-    tokens.rename(dongle.directory / f"pulled-{other.pin}")
-    (other.directory / "tokens").rename(tokens)
-
-
-def same_label(dongle: Dongle, authority: CertificateAuthority, name: str) -> Dongle:
-    """Another robot's dongle, with the same label."""
-    label = dongle.uri.removeprefix("pkcs11:token=").replace("%20", " ")
-    return Dongle(dongle.directory / "other", authority, name, label=label)
+__all__ = ["make_robot", "seal"]
 
 
 def test_a_pulled_dongle_is_noticed_while_the_next_try_to_log_in_waits(
@@ -190,13 +82,6 @@ def test_a_sealed_pin_that_was_not_sent_waits_for_nobody(make_robot: RobotMaker,
     assert shim.logins == 1
 
 
-def test_a_pin_goes_to_no_other_dongle_than_the_person_was_asked_for(make_robot: RobotMaker, shim: Shim) -> None:
-    robot = make_robot()
-    with pin_of(robot.dongle) as pin, pytest.raises(WrongDongleError, match="dongle 0123 was exchanged for"):
-        robot.identity.unlock(pin, "0123")
-    assert shim.logins == 0
-
-
 def test_one_look_is_enough_for_a_login(make_robot: RobotMaker, shim: Shim) -> None:
     robot = make_robot()
     robot.identity.look()
@@ -228,49 +113,6 @@ def test_a_dongle_that_was_away_between_two_looks_was_removed(
     assert not robot.identity.logged_in
     assert (robot.identity.issuer.session is None) == (on_removal == "wipe")
     assert ("session-wiped" in robot.audited) == (on_removal == "wipe")
-
-
-def test_another_robots_dongle_is_asked_for_nothing_when_the_session_has_ended(
-    make_robot: RobotMaker, shim: Shim, authority: CertificateAuthority
-) -> None:
-    robot = make_robot()
-    robot.unlock()
-    other = same_label(robot.dongle, authority, "Robot - somebody else")
-    exchange(robot.dongle, other)
-    robot.tick(3 * HOUR)  # SoftHSM answers with an error before it sees the exchange
-    assert robot.identity.issuer.session is None
-    logins = shim.logins
-    with pytest.raises(WrongDongleError, match="somebody else, not of") as caught:
-        robot.unlock(other)
-    assert "restart the agent if the robot's name has changed" in caught.value.hint
-    assert shim.logins == logins
-
-
-def test_a_dongle_that_hides_whose_it_is_until_it_signs_makes_no_session(
-    make_robot: RobotMaker, authority: CertificateAuthority
-) -> None:
-    robot = make_robot(identity='subject = "/C=UK/O=Sandbox/CN=Robot - another"')
-    # Of two certificates nobody can tell before the login which one it will be.
-    other = authority.issue_robot("Robot - another", new_key().public_key())
-    store_certificate(robot.dongle, other.public_bytes(Encoding.DER), identifier=b"other")
-    with pytest.raises(WrongDongleError, match=r"signs as /C=UK/O=Sandbox/CN=Robot - sandbox mover, not as .*another"):
-        robot.unlock()
-    assert robot.identity.issuer.session is None
-    assert not robot.identity.logged_in
-
-
-def test_a_dongle_with_others_certificates_only_is_asked_for_nothing(
-    make_robot: RobotMaker, authority: CertificateAuthority, shim: Shim
-) -> None:
-    robot = make_robot(identity='subject = "/C=UK/O=Sandbox/CN=Robot - another"')
-    stale = authority.issue_robot("Robot - of old", new_key().public_key())
-    store_certificate(robot.dongle, stale.public_bytes(Encoding.DER), identifier=b"old")
-    names = (
-        "of .*CN=Robot - (sandbox mover|of old) and of .*CN=Robot - (sandbox mover|of old), not of .*CN=Robot - another"
-    )
-    with pytest.raises(WrongDongleError, match=names):
-        robot.unlock()
-    assert shim.logins == 0
 
 
 def test_a_session_that_is_still_to_come_is_made_anew_or_told(make_robot: RobotMaker) -> None:

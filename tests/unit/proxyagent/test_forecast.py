@@ -112,6 +112,17 @@ def test_plugging_is_not_advised_where_it_does_not_help() -> None:
     assert found.level is Level.SOON
     assert not any("plug" in advice for advice in found.advice)
     assert "get a new certificate before 13:00 UTC" in found.advice[0]
+    assert found.plug_before is None
+
+
+@pytest.mark.parametrize("renews", [True, False])
+@pytest.mark.parametrize("session_end", [None, NOW - HOUR])
+def test_plugging_is_not_advised_for_a_certificate_that_has_ended(renews: bool, session_end: datetime | None) -> None:
+    facts = replace(WELL, renews_itself=renews, session_not_after=session_end, certificate_not_after=NOW)
+    found = forecast(facts, NOW, 3 * HOUR)
+    assert found.level is Level.EXPIRED
+    (advice,) = found.advice
+    assert advice == "get a new certificate from the CA and import it with `proxyagent init --certificate`"
 
 
 times = st.none() | st.integers(-1000, 100_000).map(lambda minutes: NOW + timedelta(minutes=minutes))
