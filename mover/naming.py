@@ -9,6 +9,7 @@ from mover.model import check_name, check_path
 #: Above this, a number is no run but a slip of the DAQ; commands take no larger one either.
 LARGEST_RUN = 2**31 - 1
 
+_TEMPORARY = re.compile(r"(.+)\.mover-([0-9]{1,9})\.part", re.ASCII | re.DOTALL)
 _SPEC = re.compile(r"0?[1-9]?d?")
 
 
@@ -130,3 +131,12 @@ def temporary_path(lfn: str, attempt: int) -> str:
     folder, _, name = lfn.rpartition("/")
     temporary = check_name(f"{name}.mover-{attempt}.part")
     return f"{folder}/{temporary}" if folder else temporary
+
+
+def temporary_attempt(path: str) -> tuple[str, int] | None:
+    """The LFN and the attempt that `temporary_path` gave this name for; None if it gives no such name."""
+    found = _TEMPORARY.fullmatch(path)
+    if found is None:
+        return None
+    lfn, attempt = found[1], int(found[2])
+    return (lfn, attempt) if temporary_path(lfn, attempt) == path else None

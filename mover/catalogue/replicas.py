@@ -76,7 +76,9 @@ _CLAIMS = {
     ClaimOrder.PROBE: _CLAIM + "replica.next_attempt_at LIMIT 1",
 }
 
-_SELECT = "SELECT replica.*, bundle.run AS run FROM replica JOIN bundle ON bundle.id = replica.bundle_id "
+_SELECT = (
+    "SELECT replica.*, bundle.run AS run, bundle.lfn AS lfn FROM replica JOIN bundle ON bundle.id = replica.bundle_id "
+)
 
 
 def replicas_of(database: Database, run: int) -> list[ReplicaRecord]:
@@ -87,6 +89,11 @@ def replicas_of(database: Database, run: int) -> list[ReplicaRecord]:
 def replicas_of_bundle(database: Database, bundle_id: int) -> list[ReplicaRecord]:
     """The bundle's replicas, in the order in which they were wanted."""
     return [_replica(row) for row in database.query(_SELECT + "WHERE bundle.id = ? ORDER BY replica.id", bundle_id)]
+
+
+def replicas_at(database: Database, endpoint: str) -> list[tuple[str, ReplicaRecord]]:
+    """The replicas at an endpoint, each with its bundle's LFN."""
+    return [(row["lfn"], _replica(row)) for row in database.query(_SELECT + "WHERE endpoint = ?", endpoint)]
 
 
 def get_replica(database: Database, replica_id: int) -> ReplicaRecord:

@@ -210,6 +210,11 @@ def get_bundle(database: Database, bundle_id: int) -> BundleRecord:
     return _bundle(database, row)
 
 
+def list_lfns(database: Database) -> list[str]:
+    """The LFNs of all bundles."""
+    return [row["lfn"] for row in database.query("SELECT lfn FROM bundle ORDER BY lfn")]
+
+
 def list_bundles(database: Database) -> list[BundleRecord]:
     """All bundles, oldest run first."""
     return [_bundle(database, row) for row in database.query("SELECT * FROM bundle ORDER BY run, id")]

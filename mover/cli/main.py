@@ -14,6 +14,7 @@ from mover.cli.context import Context
 from mover.cli.custody import custody
 from mover.cli.demo import demo
 from mover.cli.engine import engine
+from mover.cli.orphans import orphans
 from mover.cli.policy import policy
 from mover.cli.release import release
 from mover.cli.run import run
@@ -79,7 +80,7 @@ def cli(ctx: click.Context, config_path: Path, verbose: bool) -> None:  # noqa: 
     ctx.obj = Context(config_path)
 
 
-for command in (bundle, catalogue, config, custody, demo, engine, policy, release, run, status):
+for command in (bundle, catalogue, config, custody, demo, engine, orphans, policy, release, run, status):
     cli.add_command(command)
 
 

@@ -2,6 +2,7 @@
 
 import click
 
+from mover.catalogue.endpoints import sick_endpoints
 from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import list_runs
 from mover.cli.context import Context, pass_context
@@ -18,7 +19,12 @@ def status(context: Context) -> None:
       mover status
     """
     rows, troubles = [], []
-    with context.catalogue() as database:
+    with context.catalogue_to_read() as database:
+        for sick in sick_endpoints(database).values():
+            troubles.append(
+                f"{sick.name}: does not answer since {moment(sick.since)}, tried again at {moment(sick.probe_at)}: "
+                f"{sick.problem} ({sick.hint})"
+            )
         for run in list_runs(database):
             replicas = replicas_of(database, run.number)
             problems = [run.problem] if run.problem else []
