@@ -18,13 +18,13 @@ def status(context: Context) -> None:
     Example:
       mover status
     """
-    rows, troubles = [], []
+    rows = []
     with context.catalogue_to_read() as database:
-        for sick in sick_endpoints(database).values():
-            troubles.append(
-                f"{sick.name}: does not answer since {moment(sick.since)}, tried again at {moment(sick.probe_at)}: "
-                f"{sick.problem} ({sick.hint})"
-            )
+        troubles = [
+            f"{sick.name} does not answer since {moment(sick.since)}, and is tried again at {moment(sick.probe_at)}: "
+            f"{sick.problem} ({sick.hint})"
+            for sick in sick_endpoints(database).values()
+        ]
         for run in list_runs(database):
             replicas = replicas_of(database, run.number)
             problems = [run.problem] if run.problem else []

@@ -66,7 +66,13 @@ def test_several_faults_are_said_at_once_with_their_keys(tmp_path: Path) -> None
         ("davs://se.example.org:443/mice", "davs://se_x.example.org/mice", "bad endpoint URL"),
         ("davs://se.example.org:443/mice", "root://TAPE.example.ac.uk/mice", "are the same place"),
         ("davs://dc.example.net:443/mice", "davs://se.example.org//mice/", "are the same place"),
-        ("[policy.raw]", "[engine]\nlease_seconds = 60\n[policy.raw]", "lease_seconds must be more than"),
+        ("[engine]", "[engine]\nlease_seconds = 60", "lease_seconds must be more than"),
+        ("optional = []", 'optional = ["brunel-disk"]', "wants 1 disks, but the endpoints (without optional ones)"),
+        ("optional = []", 'optional = ["cern"]', "'cern' is optional, but not among the endpoints"),
+        ('"imperial-tape", "brunel-disk"]', '"imperial-tape", "cern"]', "there is no endpoint 'cern'"),
+        ('"imperial-tape", "brunel-disk"]', '"brunel-disk", "brunel-disk"]', "endpoints names one twice"),
+        ("streams = 2", "streams = 0", "greater than or equal to 1"),
+        ('source = "tpc"', 'source = "fts"', "'tpc' or 'local'"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
