@@ -12,7 +12,7 @@ from pathlib import Path
 from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.plugin import compile_plugin
-from mover.sandbox.process import ServerProcess, together, write_config
+from mover.sandbox.process import ServerProcess, together
 from mover.sandbox.xrootd import StorageServer, initialised
 
 _PROGRAMS = ("tape_prepare.py", "tape_read.sh", "tape_remote.py", "tape_rest.py", "tape_write.sh")
@@ -86,11 +86,7 @@ class TapeServer(StorageServer):
     def configure(self) -> None:
         """Write what depends on the ports: FRM's part of the configuration, and the way to the Tape REST API."""
         super().configure()
-        config, tape_part = self.directory / "etc/server.cfg", self.directory / "etc/tape.cfg"
-        write_config("tape.cfg", tape_part, self.values())
-        with config.open("a") as whole:
-            whole.write(tape_part.read_text())
-        tape_part.unlink()
+        self.append_config("tape.cfg")
         endpoint = {"uri": f"https://localhost:{self.port('REST_PORT')}/api/v1", "version": "v1", "metadata": {}}
         discovery = {
             "sitename": self._site_name,

@@ -1,6 +1,8 @@
 """A real storage element on loopback: XRootD with root:// (GSI) and davs:// (TLS, proxies) on one export."""
 
+import base64
 import re
+import secrets
 import socket
 from pathlib import Path
 
@@ -18,16 +20,24 @@ class StorageServer(RobotServer):
     export = ""
     export_options = ""
 
-    def __init__(self, directory: Path, ca: CertificateAuthority, *, robot: str) -> None:
-        """Lay out the directory, as `RobotServer` does."""
+    def __init__(self, directory: Path, ca: CertificateAuthority, *, robot: str, third_party_copy: bool = True) -> None:
+        """Lay out the directory, as `RobotServer` does.
+
+        `third_party_copy` is whether it copies with other servers, and gives macaroons for that.
+        """
         folders = ["adm", f"disk/{self.export}", "disk/.well-known"]
         super().__init__(directory, ca, robot=robot, user="xrootd", folders=folders)
+        self._third_party_copy = third_party_copy
         (self.directory / "etc/grid-mapfile").write_text(f'"{self.robot_name}" robot\n')
         (self.directory / "etc/authdb").write_text(f"u robot /{self.export} a\nu * /.well-known rl\n")
+        macaroon_key = self.directory / "etc/macaroon.key"
+        macaroon_key.touch(0o600)
+        macaroon_key.write_bytes(base64.encodebytes(secrets.token_bytes(64)))
         # Without -s, xrootd leaves a file with its environment in /tmp.
         argv = ["xrootd", "-c", f"{HERE}/etc/server.cfg", "-s", f"{HERE}/adm/xrootd.run"]
-        preload = {"LD_PRELOAD": f"{HERE}/bin/libfulldisk.so"}
-        self._xrootd = self.process("xrootd", argv, package="xrootd-server", environment=preload)
+        # The certificates are for the xrdcp that it starts to copy from another server.
+        environment = {"LD_PRELOAD": f"{HERE}/bin/libfulldisk.so", "X509_CERT_DIR": f"{HERE}/etc/certificates"}
+        self._xrootd = self.process("xrootd", argv, package="xrootd-server", environment=environment)
 
     @property
     def root_url(self) -> str:
@@ -57,11 +67,25 @@ class StorageServer(RobotServer):
         _check_host_name()
         super().configure()
         write_config("xrootd.cfg", self.directory / "etc/server.cfg", self.values())
+        if self._third_party_copy:
+            self.append_config("third_party_copy.cfg")
+
+    def append_config(self, template: str) -> None:
+        """Add the template of that name to the server's configuration."""
+        config, part = self.directory / "etc/server.cfg", self.directory / "etc" / template
+        write_config(template, part, self.values())
+        with config.open("a") as whole:
+            whole.write(part.read_text())
+        part.unlink()
 
     def values(self) -> dict[str, object]:
         """What stands for the names in the configuration's templates."""
-        ports = {name: self.port(name) for name in self.port_names()}
-        return {"EXPORT": self.export, "EXPORT_OPTIONS": self.export_options, **ports}
+        return {
+            "EXPORT": self.export,
+            "EXPORT_OPTIONS": self.export_options,
+            "DELEGATION": "request" if self._third_party_copy else "ignore",
+            **{name: self.port(name) for name in self.port_names()},
+        }
 
     def start_processes(self) -> None:
         """Start the programs of this server, and wait until they are ready."""

@@ -1,4 +1,5 @@
-// Preloaded into xrootd: while the file control/DISK_FULL exists, what is written to stored files fails as on a full disk.
+// Preloaded into xrootd, and so into the xrdcp that it copies from other servers with: while the file control/DISK_FULL exists, what is written to stored files fails as on a full disk.
+#include <aio.h>
 #include <cerrno>
 #include <cstring>
 #include <dlfcn.h>
@@ -22,6 +23,7 @@ ssize_t unlessFull(const char *name, Arguments... arguments) {
 
 typedef ssize_t (*Write)(int, const void *, size_t, off64_t);
 typedef ssize_t (*WriteVector)(int, const struct iovec *, int, off64_t);
+typedef int (*WriteAsynchronously)(struct aiocb64 *);
 }  // namespace
 
 // XRootD writes its logs without an offset, and stored files with one.
@@ -33,4 +35,6 @@ ssize_t pwrite64(int file, const void *data, size_t size, off64_t offset) {
 ssize_t pwritev64(int file, const struct iovec *data, int count, off64_t offset) {
     return unlessFull<WriteVector>("pwritev64", file, data, count, offset);
 }
+
+int aio_write64(struct aiocb64 *request) { return unlessFull<WriteAsynchronously>("aio_write64", request); }
 }
