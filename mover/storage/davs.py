@@ -13,7 +13,9 @@ from mover.storage.cleanup import removed_on_failure
 from mover.storage.curlerrors import answer_error, curl_error
 from mover.storage.download import download
 from mover.storage.gfal import GfalEndpoint
+from mover.storage.httpcopy import pull
 from mover.storage.pieces import pieces, primed
+from mover.storage.thirdparty import Watch
 
 _SLOWEST_BYTES_PER_SECOND = 10_000
 _PIECE_BYTES = 4 << 20
@@ -25,7 +27,7 @@ _REDIRECTS = {301, 302, 307, 308}  # RFC 9110, section 15.4; 303 would make it a
 
 
 class DavsEndpoint(GfalEndpoint):
-    """Uploads by one PUT of curl's and reads by one GET; everything else by gfal2."""
+    """Uploads by one PUT of curl's, reads by one GET, third-party copies by COPY; everything else by gfal2."""
 
     scheme: ClassVar[str] = "davs"
     # HTTP has If-None-Match (RFC 9110, section 13.1.2), which is sent, but XRootD 5 does not look at it.
@@ -42,6 +44,7 @@ class DavsEndpoint(GfalEndpoint):
         checksums: frozenset[ChecksumKind] = frozenset({ChecksumKind.ADLER32}),
         stall_timeout_seconds: float = 60.0,
         checksum_timeout_seconds: float = 1800.0,
+        third_party_copy: bool = True,
     ) -> None:
         """As `GfalEndpoint`; curl trusts the authorities in `ca_directory` (hashed names) only."""
         super().__init__(
@@ -52,6 +55,7 @@ class DavsEndpoint(GfalEndpoint):
             checksums=checksums,
             stall_timeout_seconds=stall_timeout_seconds,
             checksum_timeout_seconds=checksum_timeout_seconds,
+            third_party_copy=third_party_copy,
         )
         self._ca_directory = ca_directory
 
@@ -75,6 +79,11 @@ class DavsEndpoint(GfalEndpoint):
             yield from download(
                 self._curl, url, offset=offset, size_bytes=end - offset, stall_seconds=self._stall_seconds
             )
+
+    def third_party_copy(self, source_url: str, url: str, watch: Watch) -> None:
+        """Have this storage fetch the file, by the proxy here and by a macaroon there."""
+        source, target = (address.replace("davs://", "https://", 1) for address in (source_url, url))
+        pull(source, target, self._curl, watch)
 
     def _curl(self) -> pycurl.Curl:
         """A new handle, so that no connection of another proxy is used again."""

@@ -22,8 +22,11 @@ from mover.errors import (
 from mover.location import Location
 from mover.model import ChecksumKind, Locality, StoredFile, check_name
 from mover.ports import Capabilities, CredentialSource, MayRemove, StorageEndpoint, always
+from mover.storage.cleanup import removed_on_failure
 from mover.storage.credential import NamedCredential, NamedProxy
+from mover.storage.gfalcopy import copy_by_gfal
 from mover.storage.gfalerrors import printable, storage_error
+from mover.storage.thirdparty import Watch, between_storages, check_pair
 from mover.storage.xrdcl import limit_waiting
 
 _Answer = TypeVar("_Answer")
@@ -64,8 +67,9 @@ class GfalEndpoint(ABC):
         checksums: frozenset[ChecksumKind] = frozenset({ChecksumKind.ADLER32}),
         stall_timeout_seconds: float = 60.0,
         checksum_timeout_seconds: float = 1800.0,
+        third_party_copy: bool = True,
     ) -> None:
-        """Connects to nothing yet.
+        """Connects to nothing yet. `third_party_copy` says whether the storage is set up for it.
 
         Raises:
             ConfigError: `base_url` is not one of this scheme.
@@ -78,7 +82,7 @@ class GfalEndpoint(ABC):
             tape=tape,
             exclusive_create=self.exclusive_create,
             rename_noreplace=False,
-            third_party_copy=frozenset(),
+            third_party_copy=frozenset({self.scheme} if third_party_copy else ()),
         )
         self._stall_seconds = max(1, round(stall_timeout_seconds))
         self._checksum_seconds = max(1, round(checksum_timeout_seconds))
@@ -138,15 +142,39 @@ class GfalEndpoint(ABC):
     def copy_from(
         self,
         source: StorageEndpoint,
-        source_path: str,  # noqa: ARG002 - the port's
+        source_path: str,
         path: str,
-        size_bytes: int,  # noqa: ARG002
+        size_bytes: int,
         *,
-        alive: Callable[[int], None],  # noqa: ARG002
-        may_remove: MayRemove = always,  # noqa: ARG002
+        alive: Callable[[int], None],
+        may_remove: MayRemove = always,
     ) -> None:
-        """Not with this protocol: always ThirdPartyCopyError."""
-        raise ThirdPartyCopyError(f"{self.url(path)} cannot be copied from {source.name}", hint="ask capabilities")
+        """Have the two storages copy. `source` is asked for its URL only: it may be at work in another thread."""
+        check_pair(self.scheme, source, self)
+        source_url, url = source.url(source_path), self.url(path)
+        there = self._call(source_url, lambda context: context.stat(source_url)).st_size
+        if there != size_bytes:
+            raise ThirdPartyCopyError(
+                f"{source_url} has {there} bytes, not {size_bytes}", hint="copy from another replica, or stream it"
+            )
+        self.refuse_existing(path)
+        self.make_parent(path)
+        watch = Watch(alive, what=f"{source_url} to {url}", stall_seconds=self._stall_seconds)
+        ours = True
+        with removed_on_failure(self.remove, path, ours=lambda: ours, may_remove=may_remove):
+            try:
+                watch.look()
+                self.third_party_copy(source_url, url, watch)
+            except FileExistsAtEndpointError:
+                ours = False
+                raise
+            except StorageError as error:
+                raise between_storages(error) from error
+            alive(size_bytes)
+
+    def third_party_copy(self, source_url: str, url: str, watch: Watch) -> None:
+        """Have the storages copy, with the watch looking on; gfal2 does it in a process of its own."""
+        copy_by_gfal(source_url, url, self._credential.current(), watch)
 
     def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
         """The file's bytes, by gfal2's positioned reads."""

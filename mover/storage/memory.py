@@ -145,8 +145,14 @@ class MemoryEndpoint:
         self._begin("copy_from")
         if "memory" not in source.capabilities.third_party_copy:
             raise ThirdPartyCopyError(f"{source.name} is no memory endpoint", hint="let the bundle be streamed")
-        if source.stat(source_path) is None:
+        there = source.stat(source_path)
+        if there is None:
             raise FileMissingError(f"there is no {source.url(source_path)}", hint="look at what the endpoint has")
+        if there.size_bytes != size_bytes:
+            raise ThirdPartyCopyError(
+                f"{source.url(source_path)} has {there.size_bytes} bytes, not {size_bytes}",
+                hint="copy from another replica, or stream it",
+            )
 
         def watched() -> Generator[bytes, None, None]:
             done = 0

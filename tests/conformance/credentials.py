@@ -12,10 +12,10 @@ from cryptography.x509.oid import NameOID
 
 from mover.sandbox.ca import CertificateAuthority
 
-# RFC 3820, section 3.8: proxyCertInfo with the policy language id-ppl-inheritAll, critical.
-_PROXY_INFO = x509.UnrecognizedExtension(
-    x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14"), bytes.fromhex("300c300a06082b06010505071501")
-)
+# RFC 3820, section 3.8: proxyCertInfo with the policy language id-ppl-inheritAll; and Globus's for a limited proxy.
+_PROXY_CERT_INFO = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14")
+_FULL = x509.UnrecognizedExtension(_PROXY_CERT_INFO, bytes.fromhex("300c300a06082b06010505071501"))
+_LIMITED = x509.UnrecognizedExtension(_PROXY_CERT_INFO, bytes.fromhex("300f300d060b2b060104019b5001010109"))
 _SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 
 
@@ -37,7 +37,8 @@ class MemoryProxy:
 class RobotCredentials:
     """A `CredentialSource` for the robot of that common name."""
 
-    def __init__(self, ca: CertificateAuthority, common_name: str) -> None:
+    def __init__(self, ca: CertificateAuthority, common_name: str, *, limited: bool = False) -> None:
+        self._proxy_info = _LIMITED if limited else _FULL
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._certificate = ca.issue_robot(common_name, self._key.public_key())
         self._proxy: MemoryProxy | None = None
@@ -72,7 +73,7 @@ class RobotCredentials:
             .not_valid_before(now - timedelta(minutes=5))
             .not_valid_after(not_after)
             .add_extension(robot.extensions.get_extension_for_class(x509.KeyUsage).value, critical=True)
-            .add_extension(_PROXY_INFO, critical=True)
+            .add_extension(self._proxy_info, critical=True)
             .sign(self._key, hashes.SHA256())
         )
         pem = serialization.Encoding.PEM

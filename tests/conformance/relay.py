@@ -23,6 +23,8 @@ class Relay:
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
         self._thread = threading.Thread(target=self._run)
+        #: How much clients have sent so far.
+        self.sent_bytes = 0
 
     def __enter__(self) -> "Relay":
         self._thread.start()
@@ -33,6 +35,10 @@ class Relay:
     ) -> None:
         self._stop.set()
         self._thread.join()
+
+    def hang_up(self) -> None:
+        """Close all connections, and let nobody else through."""
+        self._stop.set()
 
     def _run(self) -> None:
         peers: dict[socket.socket, socket.socket] = {}
@@ -72,6 +78,7 @@ class Relay:
             data = b""
         if from_client:
             self._left_bytes -= len(data)
+            self.sent_bytes += len(data)
         elif self._left_answer_bytes is not None:
             self._left_answer_bytes -= len(data)
         if not data:

@@ -27,6 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "mover.catalogue": PURE | {"mover.bundle", "mover.durable"},
     "mover.credential": PURE | {"proxyagent.client"},
     "mover.storage": PURE | {"mover.ports", "mover.durable"},
+    "mover.storage.gfalcopy_process": {"proxyagent.client"},
     "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
     "mover.releaser": PURE | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps", "mover.lane"},
     "mover.breaker": PURE | {"mover.config"},
@@ -44,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
 
 #: Third-party modules that only one place may import.
 CONFINED = {
-    "gfal2": {"mover.storage.gfal", "mover.storage.gfalerrors"},
+    "gfal2": {"mover.storage.gfal", "mover.storage.gfalerrors", "mover.storage.gfalcopy_process"},
     "pkcs11": {"proxyagent"},
     "M2Crypto": {"proxyagent"},
 }

@@ -1,0 +1,365 @@
+"""What the port promises of third-party copies, held against pairs of storage elements, real ones where installed."""
+
+import os
+import secrets
+import signal
+import subprocess
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from uuid import uuid4
+
+import pytest
+
+from mover.errors import (
+    AccessDeniedError,
+    EndpointFullError,
+    EndpointUnavailableError,
+    FileExistsAtEndpointError,
+    FileMissingError,
+    ThirdPartyCopyError,
+)
+from mover.model import ChecksumKind
+from mover.ports import CredentialSource, StorageEndpoint
+from mover.sandbox.process import together
+from mover.sandbox.xrootd import DiskServer, StorageServer
+from mover.storage.memory import MemoryEndpoint
+from tests.conformance.credentials import RobotCredentials
+from tests.conformance.relay import Relay
+from tests.conformance.subjects import Site, eventually
+
+SOURCE = "raw/00100/00123.tar"
+TARGET = "raw/copies/00100/00123.tar"
+PROTOCOLS = ("root", "davs")
+REAL = (*PROTOCOLS, "root to tape", "root from tape", "davs to tape", "davs from tape")
+ENDLESS = 1 << 40
+#: More than the largest of all buffers on the way.
+LARGE = 64 << 20
+
+
+class StopError(Exception):
+    """What the tests' `alive` raises."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two storage elements of one kind, each with a fresh directory of its own."""
+
+    source: StorageEndpoint
+    target: StorageEndpoint
+
+    def copy(self, size: int, alive: Callable[[int], None] = lambda _: None) -> None:
+        """Copy the tests' file."""
+        self.target.copy_from(self.source, SOURCE, TARGET, size, alive=alive)
+
+    def nothing_left(self) -> bool:
+        """No file under the target's name, nor one of another name beside it."""
+        return self.target.stat(TARGET) is None and self.target.list(TARGET.rpartition("/")[0]) == []
+
+
+class Pairs:
+    """The site's servers and two more, and pairs of adapters for them."""
+
+    def __init__(self, site: Site, directory: Path) -> None:
+        self.site = site
+        self.far = DiskServer(directory / "far", site.ca, robot="Robot")
+        self.plain = DiskServer(directory / "plain", site.ca, robot="Robot", third_party_copy=False)
+        together(self.far.start, self.plain.start)
+
+    def close(self) -> None:
+        """Stop the servers."""
+        together(self.far.close, self.plain.close)
+
+    def end(
+        self,
+        protocol: str,
+        server: StorageServer,
+        *,
+        port: int | None = None,
+        credentials: CredentialSource | None = None,
+        stall_timeout_seconds: float = 30.0,
+        folder: str | None = None,
+    ) -> StorageEndpoint:
+        """An adapter for a fresh directory of that server, or for `folder`; through `port` if it leads there."""
+        base_url = server.root_url if protocol == "root" else server.davs_url
+        if port is not None:
+            base_url = base_url.replace(f":{urlsplit(base_url).port}/", f":{port}/")
+        return self.site.endpoint(
+            f"{protocol}-tape" if server is self.site.tape else protocol,
+            f"{base_url}/{folder or uuid4().hex}",
+            credentials=credentials,
+            stall_timeout_seconds=stall_timeout_seconds,
+        )
+
+    def pair(self, kind: str) -> Pair:
+        """A pair of that kind: a protocol, and `to tape` or `from tape` if not from disk to disk."""
+        protocol, _, tape = kind.partition(" ")
+        source = self.site.tape if tape == "from tape" else self.far
+        target = self.site.tape if tape == "to tape" else self.site.disk
+        return Pair(self.end(protocol, source), self.end(protocol, target))
+
+
+@pytest.fixture(scope="session")
+def pairs(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Pairs]:
+    """The real servers."""
+    made = Pairs(site, tmp_path_factory.mktemp("pairs"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(params=["memory", *REAL])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """Each kind of pair in turn."""
+    if request.param == "memory":
+        return Pair(MemoryEndpoint(name="source"), MemoryEndpoint(name="target"))
+    pairs: Pairs = request.getfixturevalue("pairs")
+    return pairs.pair(request.param)
+
+
+def put(endpoint: StorageEndpoint, path: str, size: int) -> bytes:
+    """Store a file of random bytes."""
+    data = secrets.token_bytes(size)
+    endpoint.upload(path, [data], size)
+    return data
+
+
+def adler32(data: bytes) -> str:
+    return f"{zlib.adler32(data):08x}"
+
+
+@contextmanager
+def frozen_later(server: StorageServer) -> Iterator[Callable[[], None]]:
+    """What stops the server in its tracks when it is called, connections and all; it goes on after the body."""
+    pids: list[int] = []
+
+    def freeze() -> None:
+        for process in Path("/proc").glob("[0-9]*"):
+            with suppress(OSError):
+                if (process / "cwd").readlink() == server.directory:
+                    os.kill(int(process.name), signal.SIGSTOP)
+                    pids.append(int(process.name))
+
+    try:
+        yield freeze
+    finally:
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+
+def once_after(calls: int, do: Callable[[], object]) -> Callable[[int], None]:
+    """An `alive` that does it in that call of all."""
+    left = iter(range(calls, 0, -1))
+
+    def alive(_done: int) -> None:
+        if next(left, 0) == 1:
+            do()
+
+    return alive
+
+
+def stop() -> None:
+    raise StopError
+
+
+@pytest.mark.parametrize("size", [0, 1, 9 << 20])
+def test_a_copy_has_the_same_bytes(pair: Pair, size: int) -> None:
+    data = put(pair.source, SOURCE, size)
+    seen: list[tuple[int, int]] = []
+    pair.copy(size, lambda done: seen.append((threading.get_ident(), done)))
+    for end, path in ((pair.target, TARGET), (pair.source, SOURCE)):
+        assert b"".join(end.read(path)) == data
+        assert end.checksum(path, ChecksumKind.ADLER32) == adler32(data)
+    assert {thread for thread, _ in seen} == {threading.get_ident()}
+    assert [done for _, done in seen] == sorted(done for _, done in seen)
+    assert seen[-1][1] == size
+
+
+def test_nothing_is_overwritten(pair: Pair) -> None:
+    put(pair.source, SOURCE, 1000)
+    theirs = put(pair.target, TARGET, 500)
+    with pytest.raises(FileExistsAtEndpointError):
+        pair.copy(1000)
+    assert b"".join(pair.target.read(TARGET)) == theirs
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_the_storage_itself_overwrites_nothing(pairs: Pairs, kind: str) -> None:
+    """Somebody stores a file after we have looked and before the copy begins."""
+    pair = pairs.pair(kind)
+    put(pair.source, SOURCE, 1000)
+    theirs: list[bytes] = []
+    with pytest.raises(FileExistsAtEndpointError):
+        pair.copy(1000, once_after(1, lambda: theirs.append(put(pair.target, TARGET, 500))))
+    assert b"".join(pair.target.read(TARGET)) == theirs[0]
+
+
+def test_a_source_that_is_missing(pair: Pair) -> None:
+    with pytest.raises(FileMissingError):
+        pair.copy(1000)
+    assert pair.nothing_left()
+
+
+@pytest.mark.parametrize("declared", [999, 1001])
+def test_a_source_of_another_size(pair: Pair, declared: int) -> None:
+    put(pair.source, SOURCE, 1000)
+    with pytest.raises(ThirdPartyCopyError):
+        pair.copy(declared)
+    assert pair.nothing_left()
+
+
+@pytest.mark.parametrize("calls", [1, 3])
+def test_what_alive_raises_ends_the_copy(pair: Pair, calls: int) -> None:
+    put(pair.source, SOURCE, LARGE)
+    with pytest.raises(StopError):
+        pair.copy(LARGE, once_after(calls, stop))
+    assert pair.nothing_left()
+    data = put(pair.target, TARGET, 1000)
+    assert b"".join(pair.target.read(TARGET)) == data
+
+
+def test_nothing_is_removed_without_leave(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(pair.source, SOURCE, LARGE)
+    asked: list[bool] = []
+    removed: list[str] = []
+
+    def no() -> bool:
+        asked.append(True)
+        return False
+
+    monkeypatch.setattr(pair.target, "remove", removed.append)
+    with pytest.raises(StopError):
+        pair.target.copy_from(pair.source, SOURCE, TARGET, LARGE, alive=once_after(2, stop), may_remove=no)
+    assert (asked, removed) == ([True], [])
+
+
+def test_unlike_protocols(pairs: Pairs) -> None:
+    memory = MemoryEndpoint(name="memory")
+    root, davs = (pairs.pair(kind).source for kind in PROTOCOLS)
+    for source, target in ((memory, root), (memory, davs), (root, davs), (davs, root), (root, memory)):
+        with pytest.raises(ThirdPartyCopyError):
+            target.copy_from(source, SOURCE, TARGET, 1, alive=lambda _: None)
+
+
+@pytest.mark.parametrize("kind", REAL)
+def test_no_byte_goes_through_this_machine(pairs: Pairs, kind: str) -> None:
+    """All that this process, and the one that it starts, say to the target goes through the relay."""
+    protocol, _, tape = kind.partition(" ")
+    server = pairs.site.tape if tape == "to tape" else pairs.site.disk
+    source = pairs.pair(kind).source
+    data = put(source, SOURCE, LARGE)
+    port = server.port("ROOT_PORT" if protocol == "root" else "DAVS_PORT")
+    with Relay(port, open_bytes=ENDLESS) as relay:
+        target = pairs.end(protocol, server, port=relay.port)
+        Pair(source, target).copy(LARGE)
+        assert target.checksum(TARGET, ChecksumKind.ADLER32) == adler32(data)
+        copied_bytes = relay.sent_bytes
+        target.upload("streamed", [data], LARGE)
+    assert copied_bytes < 1 << 20
+    assert relay.sent_bytes > copied_bytes + LARGE
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+@pytest.mark.parametrize("unable", ["source", "target"])
+def test_servers_that_cannot_do_it_are_not_helped(pairs: Pairs, kind: str, unable: str) -> None:
+    """gfal2 would stream through this machine, and not say so, where there is no macaroon."""
+    ends = {"source": pairs.far, "target": pairs.site.disk, unable: pairs.plain}
+    if (kind, unable) == ("root", "source"):
+        pytest.skip("by root://, whoever can be read from can be copied from")
+    pair = Pair(pairs.end(kind, ends["source"]), pairs.end(kind, ends["target"]))
+    put(pair.source, SOURCE, 9 << 20)
+    with pytest.raises(ThirdPartyCopyError):
+        pair.copy(9 << 20)
+    assert pair.nothing_left()
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_a_stranger_is_denied(pairs: Pairs, kind: str) -> None:
+    folder = uuid4().hex
+    put(pairs.end(kind, pairs.far, folder=folder), SOURCE, 1000)
+    ends = [pairs.end(kind, at, folder=folder, credentials=pairs.site.stranger) for at in (pairs.far, pairs.site.disk)]
+    with pytest.raises(AccessDeniedError):
+        Pair(*ends).copy(1000)
+    assert Pair(ends[0], pairs.end(kind, pairs.site.disk, folder=folder)).nothing_left()
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_a_full_target(pairs: Pairs, kind: str) -> None:
+    pair = pairs.pair(kind)
+    put(pair.source, SOURCE, 9 << 20)
+    pairs.site.disk.set_disk_full(full=True)
+    try:
+        with pytest.raises(EndpointFullError):
+            pair.copy(9 << 20)
+        assert pair.nothing_left()
+    finally:
+        pairs.site.disk.set_disk_full(full=False)
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_a_source_that_hangs(pairs: Pairs, kind: str) -> None:
+    folder = uuid4().hex
+    source = pairs.end(kind, pairs.far, folder=folder)
+    target = pairs.end(kind, pairs.site.disk, stall_timeout_seconds=3)
+    put(source, SOURCE, LARGE)
+    with frozen_later(pairs.far) as freeze, pytest.raises(EndpointUnavailableError):
+        Pair(source, target).copy(LARGE, once_after(1, freeze))
+    assert Pair(source, target).nothing_left()
+    # The storages may know later than we do, and must not bring it back.
+    assert source.stat(SOURCE) is not None
+    assert not eventually(lambda: not Pair(source, target).nothing_left(), seconds=8)
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+@pytest.mark.parametrize(("then", "error"), [("it stays so", "no progress"), ("the source goes down", None)])
+def test_a_line_between_the_storages_that_breaks(pairs: Pairs, kind: str, then: str, error: str | None) -> None:
+    """In the middle of the file."""
+    far, folder = pairs.far, uuid4().hex
+    put(pairs.end(kind, far, folder=folder), SOURCE, LARGE)
+    port = far.port("ROOT_PORT" if kind == "root" else "DAVS_PORT")
+    target = pairs.end(kind, pairs.site.disk, stall_timeout_seconds=10)
+    with Relay(port, open_bytes=ENDLESS, answer_bytes=LARGE // 2) as relay:
+        pair = Pair(pairs.end(kind, far, port=relay.port, folder=folder), target)
+        break_off = relay.hang_up if then == "the source goes down" else lambda: None
+        with pytest.raises(EndpointUnavailableError, match=error):
+            pair.copy(LARGE, once_after(3, break_off))
+    assert pair.nothing_left()
+    data = b"".join(pairs.end(kind, far, folder=folder).read(SOURCE))
+    Pair(pairs.end(kind, far, folder=folder), target).copy(LARGE)
+    assert target.checksum(TARGET, ChecksumKind.ADLER32) == adler32(data)
+
+
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_limited_proxies_copy_too(pairs: Pairs, kind: str) -> None:
+    limited = RobotCredentials(pairs.site.ca, "Robot", limited=True)
+    pair = Pair(*(pairs.end(kind, at, credentials=limited) for at in (pairs.far, pairs.site.disk)))
+    data = put(pair.source, SOURCE, 9 << 20)
+    pair.copy(9 << 20)
+    assert pair.target.checksum(TARGET, ChecksumKind.ADLER32) == adler32(data)
+
+
+def _helpers() -> list[int]:
+    """The processes that this one has started to copy."""
+    found = subprocess.run(
+        ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True, timeout=30
+    )
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if "gfalcopy_process" in line]
+
+
+@pytest.mark.parametrize(("by", "error"), [(signal.SIGKILL, "without a word"), (signal.SIGSTOP, "no progress")])
+def test_a_library_that_crashes_or_hangs(pairs: Pairs, by: signal.Signals, error: str) -> None:
+    source, target = pairs.pair("root").source, pairs.end("root", pairs.site.disk, stall_timeout_seconds=3)
+    put(source, SOURCE, LARGE)
+
+    def strike() -> None:
+        (helper,) = _helpers()
+        os.kill(helper, by)
+
+    with pytest.raises(EndpointUnavailableError, match=error):
+        Pair(source, target).copy(LARGE, once_after(3, strike))
+    assert _helpers() == []
+    assert Pair(source, target).nothing_left()
