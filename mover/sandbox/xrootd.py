@@ -4,12 +4,13 @@ import base64
 import re
 import secrets
 import socket
+from functools import partial
 from pathlib import Path
 
 from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.plugin import compile_plugin
-from mover.sandbox.process import Probe, write_config
+from mover.sandbox.process import Probe, together, write_config
 from mover.sandbox.server import HERE, RobotServer
 
 
@@ -89,7 +90,8 @@ class StorageServer(RobotServer):
 
     def start_processes(self) -> None:
         """Start the programs of this server, and wait until they are ready."""
-        compile_plugin("fulldisk", self.directory / "bin")
+        plugins = ("fulldisk", "macaroonpaths") if self._third_party_copy else ("fulldisk",)
+        together(*(partial(compile_plugin, plugin, self.directory / "bin") for plugin in plugins))
         self._xrootd.start(initialised("xrootd"))
 
 
