@@ -3,6 +3,7 @@
 from mover.catalogue.replicas import postpone, record_event
 from mover.errors import FileMissingError, ForeignFileError, VerificationError
 from mover.states import ReplicaEvent
+from mover.steps.checksums import origin
 from mover.steps.work import Work, check_stored
 
 
@@ -36,4 +37,11 @@ def archive(work: Work) -> None:
         raise ForeignFileError(
             f"changed after it was verified: {error.message}", hint="ask the site who wrote to it; the local files stay"
         ) from error
-    record_event(work.database, work.claim, ReplicaEvent.ON_TAPE, now=work.clock.now(), url=work.endpoint.url(work.lfn))
+    record_event(
+        work.database,
+        work.claim,
+        ReplicaEvent.ON_TAPE,
+        now=work.clock.now(),
+        url=work.endpoint.url(work.lfn),
+        checksum=origin(work.endpoint),
+    )

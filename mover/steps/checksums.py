@@ -26,6 +26,12 @@ def stored_adler32(endpoint: StorageEndpoint, stored: StoredFile, alive: Callabl
     return _read_back(endpoint, stored, alive)
 
 
+def origin(endpoint: StorageEndpoint) -> str:
+    """Where `stored_adler32` gets it from, for the custody record."""
+    own = ChecksumKind.ADLER32 in endpoint.capabilities.checksums
+    return "the storage's own" if own else "of the bytes read back"
+
+
 def _read_back(endpoint: StorageEndpoint, stored: StoredFile, alive: Callable[[int], None]) -> str:
     adler32 = zlib_ng.adler32(b"")
     done = 0

@@ -4,6 +4,7 @@ from mover.catalogue.replicas import record_event
 from mover.errors import FileExistsAtEndpointError, ForeignFileError, VerificationError
 from mover.model import StoredFile
 from mover.states import ReplicaEvent
+from mover.steps.checksums import origin
 from mover.steps.work import Work, check_stored
 
 
@@ -43,6 +44,7 @@ def verify(work: Work) -> None:
         url=work.endpoint.url(work.lfn),
         size_bytes=work.bundle.size_bytes,
         adler32=work.digest().adler32,
+        checksum=origin(work.endpoint),
     )
 
 
