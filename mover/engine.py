@@ -13,6 +13,7 @@ from mover.catalogue.replicas import free_dead_claims
 from mover.catalogue.runs import bundle_of, find_run, list_runs, record_safe
 from mover.config import Config
 from mover.errors import CatalogueError, MoverError, RunError, StateError
+from mover.headlog import HeadLog
 from mover.lane import Gate, Lane, OpenEndpoints, Progress, Surroundings
 from mover.ports import Clock
 from mover.releaser import Releaser
@@ -45,6 +46,7 @@ class Engine:
         self._stop = threading.Event()
         self._wake = threading.Event()
         self._trouble = ""
+        self._heads = HeadLog(clock)
         around = Surroundings(config, open_endpoints, clock, self._stop, self._wake, observe)
         gates = [Gate(config, place) for place in config.endpoint]
         self._lanes = [Lane(gate, around) for gate in gates for _ in range(gate.place.streams)]
@@ -64,10 +66,13 @@ class Engine:
             for place in self._config.endpoint:
                 # What an engine before us found out is found out anew.
                 record_well(database, place.name)
+            self._heads.tell(database)
             for thread in threads:
                 thread.start()
             while not self._stop.is_set():
                 self._look_around(database)
+                if self._heads.due:
+                    self._heads.tell(database)
                 self._wake.wait(self._config.runs.poll_seconds)
                 self._wake.clear()
         finally:
@@ -75,6 +80,7 @@ class Engine:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
+            self._heads.tell(database)
             database.close()
         for worker in workers:
             if worker.failure is not None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mover.catalogue import custody
 from mover.catalogue.database import Database
 from mover.catalogue.owner import this_process
 from mover.catalogue.replicas import claim_next, replicas_of
@@ -59,6 +60,11 @@ def _is(bench: Bench, run: int, state: RunState) -> Callable[[], bool]:
 def _end_later_run(bench: Bench) -> None:
     bench.daq.write_run(LATER_RUN, parts=1, part_bytes=5_000)
     bench.daq.end_run(LATER_RUN)
+
+
+def _end_run_after(bench: Bench) -> None:
+    bench.daq.write_run(LATER_RUN + 1, parts=1, part_bytes=5_000)
+    bench.daq.end_run(LATER_RUN + 1)
 
 
 def _look_once_more(bench: Bench, news: News) -> None:
@@ -320,3 +326,23 @@ def _close_elsewhere(config: Config) -> None:
         close_run(database, config, RUN, now=NOW)
     finally:
         database.close()
+
+
+def test_the_log_has_heads_of_the_custody_chain_to_compare_with_later(bench: Bench, news: News) -> None:
+    clock = SettableClock()
+
+    def heads() -> list[custody.Head]:
+        said = (message.partition("custody head ")[2] for message in list(news.messages))
+        return [custody.Head.parse(text) for text in said if text]
+
+    with running(bench, clock):
+        news.wait_until(_is(bench, RUN, RunState.SAFE))
+        assert not heads()
+        clock.advance(3600)
+        _look_once_more(bench, news)
+        news.wait_until(lambda: len(heads()) == 1)
+        clock.advance(-3600)
+        _end_run_after(bench)
+        news.wait_until(lambda: len(heads()) == 2)
+    assert heads()[-1] == custody.head(bench.catalogue)
+    assert custody.verify(bench.catalogue, noted=heads()).records > 10
