@@ -21,7 +21,7 @@ def list_(context: Context) -> None:
     Example:
       mover bundle list
     """
-    with context.catalogue() as database:
+    with context.catalogue_to_read() as database:
         rows = [
             (
                 str(one.run),

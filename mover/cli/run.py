@@ -54,7 +54,7 @@ def show(context: Context, number: int) -> None:
       mover run show 4742
     """
     out = console()
-    with context.catalogue() as database:
+    with context.catalogue_to_read() as database:
         record = get_run(database, number)
         bundle = bundle_of(database, number)
         replicas = replicas_of(database, number)
@@ -89,7 +89,7 @@ def wait(context: Context, number: int, deadline: float) -> None:
     Example:
       mover run close 4742 && mover run wait 4742 --deadline 600
     """
-    with context.catalogue() as database:
+    with context.catalogue_to_read() as database:
         if find_run(database, number) is None:
             click.echo(f"run {number} is not closed yet; waiting for its end", err=True)
         wait_until_safe(database, number, deadline_seconds=deadline)
