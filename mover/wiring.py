@@ -36,12 +36,21 @@ def endpoint_factory(config: Config) -> Callable[[], dict[str, StorageEndpoint]]
     Raises:
         CredentialError: the kernel does not let this process keep proxies to itself.
     """
-    protect_memory()
+    credentials = build_credentials(config)
     # GSI in the XRootD and gfal2 libraries reads its trust anchors from here only.
     os.environ["X509_CERT_DIR"] = str(config.credential.ca_directory)
-    credential = config.credential
-    credentials = AgentCredentials(credential.agent, credential.profile, credential.lifetime_seconds)
     return lambda: {place.name: _build(place, config, credentials) for place in config.endpoint}
+
+
+def build_credentials(config: Config) -> AgentCredentials:
+    """The proxies of the configured profile. Nothing is asked of the agent yet.
+
+    Raises:
+        CredentialError: the kernel does not let this process keep proxies to itself.
+    """
+    protect_memory()
+    credential = config.credential
+    return AgentCredentials(credential.agent, credential.profile, credential.lifetime_seconds)
 
 
 def _build(place: EndpointConfig, config: Config, credentials: CredentialSource) -> StorageEndpoint:

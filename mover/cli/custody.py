@@ -1,7 +1,10 @@
 """`mover custody`: whether the records are what was written, and the story of a run."""
 
 import json
+from datetime import UTC, datetime
 from itertools import islice
+from pathlib import Path
+from typing import BinaryIO
 
 import click
 
@@ -9,12 +12,18 @@ from mover.catalogue import custody as records
 from mover.catalogue.agreement import disagreements
 from mover.catalogue.custody import CustodyRecord, Head
 from mover.catalogue.runs import get_run
+from mover.certificate.check import MAX_CERTIFICATE_BYTES, Checked, check_certificate
+from mover.certificate.issue import make_statement, sign
+from mover.cli.certificate import show_certificate, standing
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, table
+from mover.durable import new_file
 from mover.errors import CatalogueError
 from mover.naming import LARGEST_RUN
+from mover.wiring import build_credentials
 
 _RUN = click.argument("number", type=click.IntRange(min=0, max=LARGEST_RUN), metavar="RUN")
+_CERTIFICATE = click.File("rb")
 _SHOWN = 100
 
 
@@ -39,8 +48,15 @@ def custody() -> None:
     callback=_heads,
     help="A head that was noted elsewhere, such as the last 'custody head' in the journal.",
 )
+@click.option(
+    "--certificate",
+    "certificates",
+    type=_CERTIFICATE,
+    multiple=True,
+    help="A custody certificate that was kept elsewhere: what it has of the chain must be in it.",
+)
 @pass_context
-def verify(context: Context, noted: list[Head]) -> None:
+def verify(context: Context, noted: list[Head], certificates: tuple[BinaryIO, ...]) -> None:
     """Check that no custody record was changed, removed or put in, and that the catalogue says what they say.
 
     That the end was cut off shows only against a head that was noted elsewhere: the engine logs 'custody head'.
@@ -49,7 +65,12 @@ def verify(context: Context, noted: list[Head]) -> None:
     Examples:
       mover custody verify
       mover custody verify --expect 1234:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08
+      mover custody verify --certificate 4742.certificate
     """
+    for file in certificates:
+        noted += _heads_of(
+            check_certificate(file.read(MAX_CERTIFICATE_BYTES + 1), context.config.credential.ca_directory, now=_now())
+        )
     with context.catalogue_to_read() as database, database.snapshot():
         chain = records.verify(database, noted=noted)
         found = list(islice(disagreements(database), _SHOWN))
@@ -70,15 +91,28 @@ def verify(context: Context, noted: list[Head]) -> None:
 @custody.command()
 @_RUN
 @click.option("--json", "as_json", is_flag=True, help="For programs: a JSON array of the records.")
+@click.option(
+    "--certificate",
+    "file",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Write a signed certificate of what is known to a new file, or to standard output (-).",
+)
 @pass_context
-def show(context: Context, number: int, as_json: bool) -> None:
+def show(context: Context, number: int, as_json: bool, file: Path | None) -> None:
     """Show the custody story of a run.
+
+    A certificate states what the catalogue knows of the run, whether it is safe or not, and is signed with the mover's
+    own Grid proxy, so that `mover custody check` can check it later and anywhere.
 
     \b
     Examples:
       mover custody show 4742
       mover custody show 4742 --json
+      mover custody show 4742 --certificate 4742.certificate
     """
+    if file is not None:
+        _certify(context, number, file)
+        return
     with context.catalogue_to_read() as database, database.snapshot():
         get_run(database, number)
         story = records.records(database, number)
@@ -87,6 +121,61 @@ def show(context: Context, number: int, as_json: bool) -> None:
         return
     rows = [(str(one.seq), moment(one.at), one.by, one.hash[:12], one.event, _facts(one.facts)) for one in story]
     console().print(table(("record", "at", "by", "hash", "what", "facts"), rows))
+
+
+@custody.command()
+@click.argument("file", type=_CERTIFICATE)
+@click.option(
+    "--ca-directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("/etc/grid-security/certificates"),
+    show_default=True,
+    help="The CAs that are trusted, with their revocation lists.",
+)
+@click.option(
+    "--signer", help="The name of the robot that must have signed it, such as '/C=UK/O=Site/CN=Robot - mover'."
+)
+@click.option("--json", "as_json", is_flag=True, help="For programs: the statement and who signed it.")
+def check(file: BinaryIO, ca_directory: Path, signer: str | None, as_json: bool) -> None:
+    """Check a custody certificate, as at the time at which it says that it was signed.
+
+    Neither the catalogue nor the configuration nor the network is needed.
+
+    \b
+    Examples:
+      mover custody check 4742.certificate
+      mover custody check 4742.certificate --ca-directory ca-of-2026 --signer '/C=UK/O=Site/CN=Robot - mover'
+    """
+    checked = check_certificate(file.read(MAX_CERTIFICATE_BYTES + 1), ca_directory, now=_now(), signer=signer)
+    if as_json:
+        found = {"signer": checked.signer.identity, "statement": checked.statement.model_dump()}
+        click.echo(json.dumps(found, indent=1))
+    else:
+        show_certificate(checked)
+
+
+def _certify(context: Context, number: int, file: Path) -> None:
+    config = context.config
+    places = {place.name: (place.site, place.kind.value) for place in config.endpoint}
+    with context.catalogue_to_read() as database:
+        statement = make_statement(database, number, experiment=config.experiment, places=places, now=_now())
+    if file == Path("-"):
+        click.echo(sign(statement, build_credentials(config).proxy()), nl=False)
+        return
+    with new_file(file) as partial:
+        proxy = build_credentials(config).proxy()
+        partial.write_bytes(sign(statement, proxy))
+    click.echo(f"{file}: {printable(standing(statement))}; signed by {printable(proxy.identity)}")
+
+
+def _heads_of(checked: Checked) -> list[Head]:
+    """What a certificate has of the whole chain."""
+    chain = checked.statement.custody
+    return [Head(chain.head_seq, chain.head_hash), *(Head(one.seq, one.hash) for one in chain.records)]
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
 
 
 def _plain(record: CustodyRecord) -> dict[str, object]:

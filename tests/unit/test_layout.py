@@ -25,6 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "mover.bundle": PURE,
     "mover.durable": {"mover.errors"},
     "mover.catalogue": PURE | {"mover.bundle", "mover.durable"},
+    "mover.certificate": PURE | {"mover.catalogue", "proxyagent.client"},
     "mover.credential": PURE | {"proxyagent.client"},
     "mover.storage": PURE | {"mover.ports", "mover.durable"},
     "mover.storage.gfalcopy_process": {"proxyagent.client"},
@@ -34,8 +35,17 @@ ALLOWED: dict[str, set[str]] = {
     "mover.pace": set(),
     "mover.lane": PURE
     | {"mover.breaker", "mover.pace", "mover.ports", "mover.config", "mover.catalogue", "mover.steps"},
+    "mover.headlog": PURE | {"mover.ports", "mover.catalogue"},
     "mover.engine": PURE
-    | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps", "mover.lane", "mover.releaser"},
+    | {
+        "mover.ports",
+        "mover.config",
+        "mover.catalogue",
+        "mover.steps",
+        "mover.lane",
+        "mover.releaser",
+        "mover.headlog",
+    },
     "mover.wiring": PURE | {"mover.ports", "mover.config", "mover.credential", "mover.storage"},
     "mover.sandbox": PURE | {"mover.bundle.date"},
     "mover.cli": {"mover"},
