@@ -1,34 +1,45 @@
 """200,000 hostile messages: each is answered or refused, the agent lives on, and does not grow."""
 
+import base64
 import json
 import logging
+import os
 import random
 import socket
 import struct
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from asn1crypto import pem as armor
 
 from mover.sandbox.ca import CertificateAuthority
 from proxyagent import policy
 from proxyagent.agent import Agent
 from proxyagent.audit import AuditLog
-from proxyagent.clock import SystemClock
+from proxyagent.clock import Clock, SystemClock
 from proxyagent.handler import Handler
 from proxyagent.peer import peer_of
 from proxyagent.protocol import MAX_FRAME_BYTES
+from proxyagent.proxy import Language, ProxyInfo, issue_proxy
 from proxyagent.request import make_request, new_key
 from proxyagent.server import Server
+from proxyagent.session import Session
+from tests.voms_maker import AcMaker
 
 MESSAGES = 200_000
 WARM_UP = 40_000
 GROWTH_BYTES = 8 << 20
 SEED = 20261122
+HOUR = timedelta(hours=1)
 WORDS = ("version", "verb", "profile", "csr", "lifetime_seconds", "identity", "serial", "pin_pad", "want", "ac", "more")
 VERBS = ("status", "issue", "unlock", "pin-retry", "voms-wait", "voms-proxy", "voms-deliver", "sign", "", "x" * 500)
 CSR = make_request(new_key())
-
+WANT = {"identity": "robot", "vo": "mice", "fqans": ["/mice"]}
+CSR_DER = armor.unarmor(CSR.encode())[2]
 
 STRANGE = (0, 10, 34, 92, 127, 0x202E, 0xD7FF, 0x10FFFF, 65)
 LEAVES: tuple[Callable[[random.Random], object], ...] = (
@@ -39,7 +50,7 @@ LEAVES: tuple[Callable[[random.Random], object], ...] = (
     lambda rng: "".join(chr(rng.choice(STRANGE)) for _ in range(rng.randrange(30))),
     lambda rng: CSR[: rng.randrange(len(CSR))],
     lambda rng: "A" * rng.choice((1, 64, 65, 255, 4096, 17000)),
-    lambda _rng: {"identity": "robot", "vo": "mice", "fqans": ["/mice"]},
+    lambda _rng: WANT,
 )
 
 
@@ -52,7 +63,42 @@ def value(rng: random.Random, depth: int = 0) -> object:
     return rng.choice(LEAVES)(rng)
 
 
-def body(rng: random.Random) -> bytes:
+def damaged(rng: random.Random, content: bytes) -> bytes:
+    changed = bytearray(content)
+    for _ in range(rng.randrange(3)):
+        changed[rng.randrange(len(changed))] ^= 1 << rng.randrange(8)
+    return bytes(changed[: rng.choice((len(changed), len(changed), rng.randrange(len(changed))))])
+
+
+def plausible(rng: random.Random, attributes: bytes) -> bytes:
+    """What a client or `proxyagent voms` would send, or nearly that: it comes to chains and to attributes."""
+    csr = armor.armor("CERTIFICATE REQUEST", damaged(rng, CSR_DER)).decode() if rng.randrange(2) else CSR
+    der = damaged(rng, attributes) if rng.randrange(2) else attributes
+    messages: tuple[dict[str, object], ...] = (
+        {"verb": "issue", "profile": rng.choice(("mover", "plain")), "csr": csr, "lifetime_seconds": 3600},
+        {"verb": "voms-proxy", "identity": "robot", "csr": csr},
+        {"verb": "voms-deliver", "want": WANT, "ac": base64.b64encode(der).decode()},
+        {"verb": "voms-deliver", "want": WANT, "kind": "voms", "problem": "none", "hint": "wait"},
+        {"verb": "voms-wait"},
+        {"verb": "status"},
+    )
+    message = dict(rng.choice(messages))
+    if rng.randrange(3) == 0:
+        message[rng.choice(WORDS)] = value(rng)
+    return encoded(message)
+
+
+def encoded(message: dict[str, object]) -> bytes:
+    return json.dumps({"version": 1, **message}).encode()
+
+
+def framed(content: bytes) -> bytes:
+    return struct.pack("!I", len(content)) + content
+
+
+def body(rng: random.Random, attributes: bytes) -> bytes:
+    if rng.randrange(5) == 0:
+        return plausible(rng, attributes)
     kind = rng.randrange(10)
     if kind == 0:
         return rng.randbytes(rng.randrange(200))
@@ -67,8 +113,8 @@ def body(rng: random.Random) -> bytes:
     return bytes(text)
 
 
-def frame(rng: random.Random) -> bytes:
-    content = body(rng)
+def frame(rng: random.Random, attributes: bytes) -> bytes:
+    content = body(rng, attributes)
     kind = rng.randrange(20)
     length = len(content)
     if kind == 0:
@@ -80,44 +126,85 @@ def resident_bytes() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
+@dataclass(frozen=True)
+class Target:
+    """A server, and an attribute certificate that it takes from us."""
+
+    server: Server
+    attributes: bytes
+
+
 @pytest.fixture
-def server(tmp_path: Path, authority: CertificateAuthority) -> Iterator[Server]:
-    """A server with everything behind it but a dongle: its module is in no place where modules may be."""
+def target(tmp_path: Path, authority: CertificateAuthority, monkeypatch: pytest.MonkeyPatch) -> Iterator[Target]:
+    """A server with everything behind it but a dongle, whose module is in no place where modules may be.
+
+    It has a session, and its peer is the user of `proxyagent voms` as well.
+    """
+    monkeypatch.setattr("proxyagent.handler._VOMS_WAIT_SECONDS", 0.0)
+    monkeypatch.setattr("proxyagent.agent._WAIT_FOR_ATTRIBUTES_SECONDS", 0.0)
+    voms = AcMaker(authority)
+    voms.write_lsc(tmp_path / "vomsdir")
     file = tmp_path / "proxyagent.toml"
     file.write_text(
         f'[agent]\nsocket = "{tmp_path}/s"\nstate_directory = "{tmp_path}"\n'
         f'[trust]\nca_directory = "{authority.directory}"\n'
-        '[voms]\nuid = 4000000000\n[[identity]]\nname = "robot"\nmodule = "/nonexistent.so"\nuri = "pkcs11:"\n'
-        '[[profile]]\nname = "mover"\nfqans = ["/mice"]\nuids = [0, 65534]\n'
+        f'[voms]\nuid = {os.geteuid()}\nvomsdir = "{tmp_path}/vomsdir"\n'
+        '[[identity]]\nname = "robot"\nmodule = "/nonexistent.so"\nuri = "pkcs11:"\n'
+        f'[[profile]]\nname = "mover"\nfqans = ["/mice"]\nuids = [{os.geteuid()}]\n'
+        f'[[profile]]\nname = "plain"\nuids = [{os.geteuid()}]\n'
     )
     config = policy.load(file)
     clock = SystemClock()
     audit = AuditLog(tmp_path, now=clock.now, on_head=lambda _sequence, _digest: None)
     agent = Agent(config, clock, audit)
-    yield Server(config.agent, Handler(config, agent, clock, audit, memory_locked=False), audit)
+    session = begin_session(authority, clock)
+    agent.identities["robot"].issuer.change(session)
+    now = clock.now()
+    attributes = voms.make(holder=session.certificate, fqans=["/mice"], not_before=now, lifetime=12 * HOUR)
+    yield Target(Server(config.agent, Handler(config, agent, clock, audit, memory_locked=False), audit), attributes)
     agent.close()
     audit.close()
 
 
-def test_two_hundred_thousand_messages(server: Server, caplog: pytest.LogCaptureFixture) -> None:
+def begin_session(authority: CertificateAuthority, clock: Clock) -> Session:
+    """A session as a dongle would have signed it."""
+    dongle, key = new_key(), new_key()
+    robot = authority.issue_robot("Robot - fuzzed", dongle.public_key())
+    info = ProxyInfo(Language.INHERIT_ALL)
+    proxy = issue_proxy(robot, dongle, key.public_key(), info=info, lifetime=12 * HOUR, now=clock.now())
+    return Session.begin(key, (proxy, robot), clock)
+
+
+def test_two_hundred_thousand_messages(target: Target, caplog: pytest.LogCaptureFixture) -> None:
     rng = random.Random(SEED)  # noqa: S311 - to be repeated
     logging.getLogger("proxyagent").setLevel(logging.ERROR)
     try:
-        refused = 0
+        answers: Counter[str] = Counter()
         before = 0
         for number in range(MESSAGES):
             if number == WARM_UP:
                 before = resident_bytes()
-            refused += converse(server, frame(rng))
+            answers[converse(target.server, frame(rng, target.attributes))] += 1
     finally:
         logging.getLogger("proxyagent").setLevel(logging.NOTSET)
-    assert refused > MESSAGES / 2
+    assert answers["error"] > MESSAGES / 2
+    # Those that got through to the robot's chain and to the attributes, taken or not.
+    assert answers["chain"] > MESSAGES / 100
+    assert answers["taken"] > MESSAGES / 100
     assert not caplog.records, caplog.records[0].getMessage()
     assert resident_bytes() - before < GROWTH_BYTES
+    # It does what it should, still.
+    delivery: dict[str, object] = {
+        "verb": "voms-deliver",
+        "want": WANT,
+        "ac": base64.b64encode(target.attributes).decode(),
+    }
+    request: dict[str, object] = {"verb": "issue", "profile": "mover", "csr": CSR, "lifetime_seconds": 3600}
+    assert [converse(target.server, framed(encoded(each))) for each in (delivery, request)] == ["taken", "chain"]
 
 
-def converse(server: Server, data: bytes) -> bool:
-    """Send one frame; whether the answer is an error."""
+def converse(server: Server, data: bytes) -> str:
+    """Send one frame; what the answer is: 'error', 'chain', 'taken' (the attributes) or 'other'."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         ours.settimeout(30)
@@ -133,4 +220,5 @@ def converse(server: Server, data: bytes) -> bool:
     message = json.loads(answer[4:])
     assert message["version"] == 1
     assert b"PRIVATE KEY" not in answer
-    return "error" in message
+    kinds = {"error": "error", "chain": "chain"}
+    return next((kind for field, kind in kinds.items() if field in message), "other" if len(message) > 1 else "taken")
