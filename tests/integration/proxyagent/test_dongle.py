@@ -79,7 +79,7 @@ def test_the_helper_signs_nothing_but_proxies(dongle: Dongle, start_helper: Help
     for verb in ("sign", "generate-key", "make-request", "import-certificate", ""):
         with pytest.raises(ProtocolError, match="does not know"):
             helper.call({"verb": verb, "data": "00", "label": "x", "subject": "CN=x"})
-    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505  it must be refused
+    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it must be refused
     with pytest.raises(RequestError, match="1024 bits"):
         helper.sign_session(weak.public_key(), timedelta(hours=1), now=datetime.now(UTC))
     elliptic = ec.generate_private_key(ec.SECP256R1()).public_key()

@@ -243,7 +243,7 @@ def drop(chain: Chain, at: int) -> None:
     del chain[at + 1]
 
 
-_SHORT_KEY = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505
+_SHORT_KEY = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it must be refused
 _CN, _OU, _UID = NameOID.COMMON_NAME, NameOID.ORGANIZATIONAL_UNIT_NAME, NameOID.USER_ID
 _DNS = [x509.DNSName("localhost")]
 _UNKNOWN = x509.UnrecognizedExtension(x509.ObjectIdentifier("1.2.3.4"), b"\x05\x00")

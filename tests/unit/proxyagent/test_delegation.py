@@ -135,7 +135,7 @@ def test_hostile_requests_are_refused(client: Credential, keys: list[rsa.RSAPriv
     good = arc_request(keys[3])
     der = armor.unarmor(good)[2]
     certificate = client.chain[0].public_bytes(serialization.Encoding.PEM)
-    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505
+    weak = rsa.generate_private_key(public_exponent=65537, key_size=1024)  # noqa: S505 - it must be refused
     cases = {
         b"": "unreadable",
         b"\xff\xfe": "unreadable",

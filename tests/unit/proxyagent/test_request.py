@@ -29,7 +29,7 @@ def test_our_own_requests_are_accepted(keys: list[rsa.RSAPrivateKey]) -> None:
 
 def test_weak_and_foreign_keys_are_refused() -> None:
     weak: dict[str, rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey] = {
-        "1024 bits": rsa.generate_private_key(public_exponent=65537, key_size=1024),  # noqa: S505
+        "1024 bits": rsa.generate_private_key(public_exponent=65537, key_size=1024),  # noqa: S505 - it must be refused
         "bad public exponent": rsa.generate_private_key(public_exponent=3, key_size=2048),
         "must be RSA": ec.generate_private_key(ec.SECP256R1()),
     }
