@@ -134,6 +134,12 @@ class CopyFailedError(StorageError):
     permanent = False
 
 
+class NotOnlineError(StorageError):
+    """A file that is on tape only did not come online in time."""
+
+    permanent = False
+
+
 class ForeignFileError(StorageError):
     """A file that we did not write stands under a name that we need."""
 
@@ -147,6 +153,12 @@ class VerificationError(MoverError):
 
 class CertificateError(MoverError):
     """A custody certificate is not what it claims to be, or cannot be made."""
+
+    exit_code = 7
+
+
+class AuditError(MoverError):
+    """An audit found something wrong with what is stored."""
 
     exit_code = 7
 
@@ -183,6 +195,13 @@ class SandboxError(MoverError):
     """A server of the sandbox did not start or is not installed."""
 
     exit_code = 11
+
+
+class AuditIncompleteError(MoverError):
+    """An audit found nothing wrong, but not everything could be asked, so that it does not say that all is well."""
+
+    exit_code = 13
+    permanent = False
 
 
 class OutputError(MoverError):

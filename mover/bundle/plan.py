@@ -36,7 +36,7 @@ class BundlePlan:
     @property
     def md5_name(self) -> str:
         """The name of the member that `md5sum -c` reads."""
-        return PurePosixPath(self.lfn).stem + ".md5"
+        return md5_name(self.lfn)
 
     @property
     def generated_mtime(self) -> int:
@@ -67,6 +67,11 @@ class BundlePlan:
         raw["digests"] = tuple(raw["digests"])
         raw["findings"] = tuple(raw["findings"])
         return cls(**raw)
+
+
+def md5_name(lfn: str) -> str:
+    """The name of the member that lists the md5 digests of the others."""
+    return PurePosixPath(lfn).stem + ".md5"
 
 
 def mtime_seconds(part: Part) -> int:

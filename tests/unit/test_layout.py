@@ -31,6 +31,8 @@ ALLOWED: dict[str, set[str]] = {
     "mover.storage.gfalcopy_process": {"proxyagent.client"},
     "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
     "mover.releaser": PURE | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps", "mover.lane"},
+    "mover.audit": PURE
+    | {"mover.pace", "mover.ports", "mover.config", "mover.bundle", "mover.catalogue", "mover.steps"},
     "mover.breaker": PURE | {"mover.config"},
     "mover.pace": set(),
     "mover.lane": PURE
