@@ -24,7 +24,7 @@ from mover.catalogue.replicas import (
     release_claim,
     renew_claim,
 )
-from mover.catalogue.runs import get_bundle
+from mover.catalogue.runs import BundleRecord, get_bundle
 from mover.config import Config, EndpointConfig
 from mover.errors import (
     CatalogueError,
@@ -39,7 +39,7 @@ from mover.errors import (
 )
 from mover.model import EndpointKind
 from mover.pace import Pace
-from mover.ports import Clock, StorageEndpoint
+from mover.ports import SLOWEST_CHECKSUM_BYTES_PER_SECOND, Clock, StorageEndpoint
 from mover.states import ReplicaEvent, ReplicaState
 from mover.steps.archive import archive
 from mover.steps.transfer import transfer
@@ -201,6 +201,7 @@ class Lane:
     def _step(self, database: Database, claim: Claim, endpoints: Endpoints) -> None:
         replica = get_replica(database, claim.replica_id)
         bundle = get_bundle(database, replica.bundle_id)
+        claim = self._with_patience(database, claim, bundle)
         begun = Progress(claim.run, self.name, replica.state, 0, bundle.size_bytes)
         work = Work(
             database=database,
@@ -222,6 +223,19 @@ class Lane:
         if after is not replica.state:
             log.info("run %d at %s: %s", claim.run, self.name, after)
         self._around.observe(replace(begun, state=after, bytes_done=bundle.size_bytes))
+
+    def _with_patience(self, database: Database, claim: Claim, bundle: BundleRecord) -> Claim:
+        """The claim, with a lease that outlasts the longest call of any step: a checksum of a large bundle."""
+        longest = timedelta(
+            seconds=self._place.checksum_timeout_seconds + bundle.size_bytes / SLOWEST_CHECKSUM_BYTES_PER_SECOND
+        )
+        # It is renewed when a third of it is gone, at the latest.
+        needed = 1.5 * longest
+        if claim.lease >= needed:
+            return claim
+        claim = replace(claim, lease=needed)
+        renew_claim(database, claim, now=self._around.clock.now())
+        return claim
 
     def _schedule(self, database: Database, claim: Claim, error: MoverError) -> None:
         """The one place that decides whether and when to try again."""

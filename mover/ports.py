@@ -27,6 +27,9 @@ class Capabilities:
     """Protocols in which it copies with another endpoint directly: both must have one in common."""
 
 
+#: What a storage that computes a checksum is given time for, beside the deadline that is configured.
+SLOWEST_CHECKSUM_BYTES_PER_SECOND = 20_000_000
+
 MayRemove = Callable[[], bool]
 """Asked immediately before an adapter removes a file of its own: whether the name is still ours to act on."""
 
@@ -61,8 +64,10 @@ class StorageEndpoint(Protocol):
     def list(self, directory: str) -> list[StoredFile]:
         """The files (not directories) directly in `directory`, by name; empty if it does not exist."""
 
-    def checksum(self, path: str, kind: ChecksumKind) -> str:
+    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
         """The storage's own checksum of its copy, lower-case hexadecimal of the kind's full width.
+
+        It may have to read the file for it: the deadline grows with `size_bytes`, which the file is known to have.
 
         Raises:
             FileMissingError: there is no such file.

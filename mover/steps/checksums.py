@@ -22,7 +22,7 @@ def stored_adler32(endpoint: StorageEndpoint, stored: StoredFile, alive: Callabl
     """
     alive(0)
     if ChecksumKind.ADLER32 in endpoint.capabilities.checksums:
-        return endpoint.checksum(stored.path, ChecksumKind.ADLER32)
+        return endpoint.checksum(stored.path, ChecksumKind.ADLER32, size_bytes=stored.size_bytes)
     return _read_back(endpoint, stored, alive)
 
 

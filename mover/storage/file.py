@@ -87,7 +87,7 @@ class FileEndpoint:
         except FileMissingError:
             return []
 
-    def checksum(self, path: str, kind: ChecksumKind) -> str:
+    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:  # noqa: ARG002 - the port's
         """The checksum of the file as read back, not from the page cache where the kernel allows that."""
         blocks = self.read(path)
         return _adler32(blocks) if kind is ChecksumKind.ADLER32 else _md5(blocks)

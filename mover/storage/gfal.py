@@ -21,7 +21,14 @@ from mover.errors import (
 )
 from mover.location import Location
 from mover.model import ChecksumKind, Locality, StoredFile, check_name
-from mover.ports import Capabilities, CredentialSource, MayRemove, StorageEndpoint, always
+from mover.ports import (
+    SLOWEST_CHECKSUM_BYTES_PER_SECOND,
+    Capabilities,
+    CredentialSource,
+    MayRemove,
+    StorageEndpoint,
+    always,
+)
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.credential import NamedCredential, NamedProxy
 from mover.storage.gfalcopy import copy_by_gfal
@@ -123,10 +130,17 @@ class GfalEndpoint(ABC):
         files = (_safe_file(directory, name, status) for name, status in found)
         return sorted((file for file in files if file), key=lambda file: file.path)
 
-    def checksum(self, path: str, kind: ChecksumKind) -> str:
+    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
         """The storage's own checksum."""
         url = self.url(path)
-        answer: str = self._call(url, lambda context: context.checksum(url, kind.name))
+        patience = self._checksum_seconds + size_bytes // SLOWEST_CHECKSUM_BYTES_PER_SECOND
+
+        def ask(context: Any) -> str:
+            context.set_opt_integer("CORE", "CHECKSUM_TIMEOUT", patience)
+            answer: str = context.checksum(url, kind.name)
+            return answer
+
+        answer = self._call(url, ask)
         # Some servers leave out leading zeros.
         value = answer.strip().lower().zfill(_WIDTHS[kind])
         if not re.fullmatch(rf"[0-9a-f]{{{_WIDTHS[kind]}}}", value):
@@ -285,7 +299,6 @@ class GfalEndpoint(ABC):
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         context.set_opt_integer("CORE", "NAMESPACE_TIMEOUT", self._stall_seconds)
-        context.set_opt_integer("CORE", "CHECKSUM_TIMEOUT", self._checksum_seconds)
         context.set_opt_integer("HTTP PLUGIN", "OPERATION_TIMEOUT", self._stall_seconds)
         # The proxy is enough; a macaroon of the storage's would cost two more requests a call.
         context.set_opt_boolean("HTTP PLUGIN", "RETRIEVE_BEARER_TOKEN", False)

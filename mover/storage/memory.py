@@ -103,7 +103,7 @@ class MemoryEndpoint:
         below = (path for path in sorted(self._files) if path.startswith(folder) and "/" not in path[len(folder) :])
         return [self._describe(path) for path in below]
 
-    def checksum(self, path: str, kind: ChecksumKind) -> str:
+    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:  # noqa: ARG002 - the port's
         """The checksum of the stored bytes."""
         self._begin("checksum")
         if kind not in self._capabilities.checksums:

@@ -18,7 +18,7 @@ from mover.errors import (
     StorageError,
 )
 from mover.lane import Progress
-from mover.model import StoredFile
+from mover.model import ChecksumKind, StoredFile
 from mover.ports import MayRemove, always
 from mover.states import ReplicaEvent, ReplicaState
 from mover.storage.memory import Call, MemoryEndpoint
@@ -293,6 +293,26 @@ def test_a_lease_is_renewed_while_the_upload_goes_on(bench: Bench, clock: Settab
     assert work(bench, "tape", clock).failure is None
     assert tape.rival_got == [None]
     assert bench.state("tape") is ReplicaState.ARCHIVED
+
+
+def test_a_lease_outlasts_the_checksum_of_a_large_bundle(bench: Bench, clock: SettableClock) -> None:
+    """The longest call of all, and nobody can renew anything while it goes on."""
+    hours = 3600.0 * 5
+    tune(bench, "endpoint", checksum_timeout_seconds=hours)
+    claimed = []
+
+    class ThoroughEndpoint(MemoryEndpoint):
+        def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
+            """Take all the time that there is."""
+            clock.advance(hours)
+            claimed.append(claim_as_rival(bench, "tape", clock.now()))
+            return super().checksum(path, kind, size_bytes=size_bytes)
+
+    bench.endpoints["tape"] = ThoroughEndpoint(name="tape", tape=True)
+    assert work(bench, "tape", clock).failure is None
+    assert bench.state("tape") is ReplicaState.ARCHIVED
+    assert claimed
+    assert set(claimed) == {None}
 
 
 def _lose_the_lease(bench: Bench, clock: SettableClock) -> None:
