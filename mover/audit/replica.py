@@ -129,7 +129,9 @@ class ReplicaAudit:
             return
         self._limits.wait(self._limits.pause_seconds)
         try:
-            adler32 = self._endpoint.checksum(self._bundle.lfn, ChecksumKind.ADLER32)
+            adler32 = self._endpoint.checksum(
+                self._bundle.lfn, ChecksumKind.ADLER32, size_bytes=self._bundle.size_bytes
+            )
         except StorageError as error:
             if online or isinstance(error, EndpointUnavailableError):
                 raise

@@ -20,6 +20,7 @@ from mover.errors import (
     EndpointUnavailableError,
     StorageError,
 )
+from mover.model import ChecksumKind
 from mover.pace import Pace
 from mover.states import ReplicaState, RunState
 from mover.storage.memory import MemoryEndpoint
@@ -149,10 +150,10 @@ def test_a_file_that_was_lost_from_disk_and_tape_is_wrong(safe: Bench, deep: boo
 class NoChecksumWhenEvicted(MemoryEndpoint):
     """As XRootD: the checksum of an evicted file answers 'no such file'."""
 
-    def checksum(self, path: str, kind: object) -> str:
+    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
         if path in self.evicted:
             raise StorageError(f"no checksum of {path}", hint="bring it online")
-        return super().checksum(path, kind)  # type: ignore[arg-type] # passed on
+        return super().checksum(path, kind, size_bytes=size_bytes)
 
 
 def test_an_evicted_file_is_as_it_should_be(safe: Bench) -> None:
