@@ -163,6 +163,12 @@ class AuditError(MoverError):
     exit_code = 7
 
 
+class AdoptionError(MoverError):
+    """A bundle that others stored is not what its own md5 listing says, or no endpoint has it."""
+
+    exit_code = 7
+
+
 class CredentialError(MoverError):
     """No usable Grid proxy: the agent is not there, has no session, or refuses us."""
 

@@ -125,6 +125,14 @@ class LfnNaming:
         step = max(begun, key=lambda one: one.first_run).name if begun else ""
         return check_path(self.template.fill(run=run, century=run // 100 * 100, step=step))
 
+    def run_of(self, lfn: str) -> int | None:
+        """The run whose bundle has this LFN, or None."""
+        for name in {step.name for step in self.steps} | {""}:
+            values = Template(self.template.text.replace("{step}", name), self.template.fields).match(lfn)
+            if values and values["run"] <= LARGEST_RUN and self.lfn(values["run"]) == lfn:
+                return values["run"]
+        return None
+
 
 def temporary_path(lfn: str, attempt: int) -> str:
     """Where an upload to a disk endpoint is written before it is verified: beside `lfn`, one name an attempt."""

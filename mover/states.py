@@ -31,6 +31,8 @@ class RunEvent(StrEnum):
     POLICY_HOLDS = "replica policy holds"
     FILES_REMOVED = "local files removed"
     REPLICA_LOST = "replica lost"
+    FOUND_STORED = "found on the storage only"
+    FOUND_BOTH = "found on the storage and here"
     POLICY_CHANGED = "the policy asks for more"
 
 
@@ -82,6 +84,8 @@ RUN_TABLE: tuple[Row[RunState, RunEvent], ...] = (
     Row(RunState.PLANNED, RunEvent.FORCED, RunState.PLANNED, "planned anew, while nothing of it is stored anywhere"),
     Row(RunState.SAFE, RunEvent.REPLICA_LOST, RunState.PLANNED, "until it is proven again"),
     Row(RunState.SAFE, RunEvent.POLICY_CHANGED, RunState.PLANNED, "until the new policy holds"),
+    Row(RunState.UNKNOWN, RunEvent.FOUND_STORED, RunState.RELEASED, "adopted or rebuilt: its files are not here"),
+    Row(RunState.UNKNOWN, RunEvent.FOUND_BOTH, RunState.PLANNED, "rebuilt: its files are still here"),
     Row(RunState.PLANNED, RunEvent.COMPLETE, None, "a run is planned once; other files need a person"),
     Row(RunState.PLANNED, RunEvent.FILES_REMOVED, None, "the local files are the only sure copy"),
     Row(RunState.QUARANTINED, RunEvent.POLICY_HOLDS, None, "a quarantined run has no replicas"),

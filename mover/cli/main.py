@@ -7,6 +7,7 @@ from typing import IO, Any
 
 import click
 
+from mover.cli.adopt import adopt
 from mover.cli.audit import audit
 from mover.cli.bundle import bundle
 from mover.cli.catalogue import catalogue
@@ -81,7 +82,7 @@ def cli(ctx: click.Context, config_path: Path, verbose: bool) -> None:  # noqa: 
     ctx.obj = Context(config_path)
 
 
-for command in (audit, bundle, catalogue, config, custody, demo, engine, orphans, policy, release, run, status):
+for command in (adopt, audit, bundle, catalogue, config, custody, demo, engine, orphans, policy, release, run, status):
     cli.add_command(command)
 
 

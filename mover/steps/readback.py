@@ -38,14 +38,15 @@ def bring_online(
             raise FileMissingError(
                 f"{endpoint.url(path)} is {locality} at its storage", hint="ask the site what became of the tape"
             )
+        if not asked:
+            endpoint.bring_online(path)
+            asked = True
+            continue
         if time.monotonic() > deadline:
             raise NotOnlineError(
                 f"{endpoint.url(path)} did not come from tape within {deadline_seconds:.0f} s (it is {locality})",
                 hint="ask the site whether its tapes are read now; try again later, or wait longer",
             )
-        if not asked:
-            endpoint.bring_online(path)
-            asked = True
         wait(poll_seconds)
 
 

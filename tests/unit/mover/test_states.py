@@ -35,8 +35,10 @@ def test_what_has_no_row_or_a_forbidden_one_is_refused() -> None:
 
 
 def test_only_archived_or_verified_bytes_can_ever_make_a_run_releasable() -> None:
-    into_released = {row.before for row in RUN_TABLE if row.after is RunState.RELEASED}
-    assert into_released == {RunState.SAFE}
+    into_released = {(row.before, row.event) for row in RUN_TABLE if row.after is RunState.RELEASED}
+    # What is found on the storage only has no local files that could be removed.
+    found = (RunState.UNKNOWN, RunEvent.FOUND_STORED)
+    assert into_released == {(RunState.SAFE, RunEvent.FILES_REMOVED), found}
     into_archived = {row.before for row in REPLICA_TABLE if row.after is ReplicaState.ARCHIVED}
     assert into_archived == {ReplicaState.VERIFIED}
     into_verified = {row.before for row in REPLICA_TABLE if row.after is ReplicaState.VERIFIED}
