@@ -209,16 +209,35 @@ def silent_voms(agent_directory: Path) -> str:
     return sections
 
 
-def test_a_fetcher_tells_that_it_lives_before_every_server_that_may_not_answer(
-    start_agent: AgentMaker, tmp_path: Path
-) -> None:
+def test_servers_that_are_not_there_are_told_for_every_want(start_agent: AgentMaker, tmp_path: Path) -> None:
     agent = start_agent(profiles=silent_voms(tmp_path))
     config = policy.load(agent.config)
     assert config.voms is not None
-    beats: list[int] = []
-    assert VomsFetcher(config, config.voms).serve_once(lambda: beats.append(1)) == 3
-    assert len(beats) == 3
+    fetching = VomsFetcher(config, config.voms)
+    assert fetching.serve_once() == 3
+    assert fetching.wait(SECONDS)
     assert [each.problem is not None for each in robot_status(agent).attributes] == [True] * 3
+
+
+def test_a_vo_whose_servers_are_silent_delays_no_other(
+    start_agent: AgentMaker, voms: VomsServer, tmp_path: Path
+) -> None:
+    vomses = tmp_path / "both"
+    vomses.mkdir()
+    for file in voms.vomses.iterdir() if voms.vomses.is_dir() else (voms.vomses,):
+        (vomses / file.name).write_bytes(file.read_bytes())
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # the kernel accepts, and nobody answers
+        port = silent.getsockname()[1]
+        (vomses / "silent").write_text(f'"silent" "localhost" "{port}" "/C=UK/CN=voms" "silent"\n')
+        first = f'[[profile]]\nname = "silent"\nidentity = "robot"\nfqans = ["/silent"]\nuids = [{os.geteuid()}]\n'
+        text = (
+            configuration(voms).replace(str(voms.vomses), str(vomses)).replace("[[profile]]", f"{first}[[profile]]", 1)
+        )
+        agent = start_agent(profiles=text)
+        with fetcher(agent):
+            obtain_proxy(agent.socket, "production", 600, timeout_seconds=SECONDS).close()
+            (attributes,) = (each for each in robot_status(agent).attributes if each.vo == "silent")
+            assert attributes.problem is None  # that one is still being asked
 
 
 def test_whoever_waits_is_answered_when_the_agent_stops(start_agent: AgentMaker, tmp_path: Path) -> None:
