@@ -54,7 +54,7 @@ def new_box(site: Site, tmp_path: Path) -> Iterator[Callable[[], Box]]:
 
     def make() -> Box:
         below = f"room-{next(_rooms)}"
-        boxes.append(Box(site, site.control_room(tmp_path / below, below=below), below))
+        boxes.append(Box(site.control_room(tmp_path / below, below=below), site, below))
         return boxes[-1]
 
     yield make

@@ -133,6 +133,8 @@ ca_directory = "{ca_directory}"
 [engine]
 first_retry_seconds = 0.5
 longest_retry_seconds = 5
+first_probe_seconds = 1
+longest_probe_seconds = 5
 """
 
 _ENDPOINT = """

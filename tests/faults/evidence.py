@@ -24,7 +24,7 @@ def assert_safe_everywhere(room: Room, scratch: Path, *, run: int = RUN, lfn: st
 
 def assert_stored_once(room: Room, scratch: Path, bundles: dict[str, int]) -> None:
     """Every endpoint has these bundles (LFN → run), right to the byte, and nothing else: no double, no `.part`."""
-    everywhere = room.stored()
+    everywhere = room.station.stored()
     first = next(iter(everywhere.values()))
     expected = {lfn: sha256(first[lfn]) for lfn in bundles if lfn in first}
     for place, files in everywhere.items():
@@ -36,7 +36,7 @@ def assert_stored_once(room: Room, scratch: Path, bundles: dict[str, int]) -> No
 
 def assert_record_is_whole(room: Room, run: int = RUN) -> None:
     """The custody chain holds, and every state follows from its events by the tables of the allowed ones."""
-    database = Database(room.files.catalogue_path)
+    database = Database(room.station.room.catalogue_path)
     try:
         custody.verify(database)
         records = custody.records(database, run)
@@ -57,18 +57,18 @@ def assert_record_is_whole(room: Room, run: int = RUN) -> None:
 
 def assert_nothing_lost(room: Room, run: int = RUN) -> None:
     """Every part is here as it was taken; or the run was safe, its release was recorded, and every endpoint has it."""
-    present = {name for name in room.digests if (room.files.run_directory / name).exists()}
+    present = {name for name in room.digests if (room.run_directory / name).exists()}
     for name in present:
-        assert sha256(room.files.run_directory / name) == room.digests[name], name
+        assert sha256(room.run_directory / name) == room.digests[name], name
     if present == room.digests.keys():
         return
-    database = Database(room.files.catalogue_path)
+    database = Database(room.station.room.catalogue_path)
     try:
         events = [record.event for record in custody.records(database, run)]
     finally:
         database.close()
     assert RunEvent.POLICY_HOLDS in events[: events.index(_BEFORE_THE_FACT)], events
-    stored = [sha256(file) for files in room.stored().values() for file in files.values()]
+    stored = [sha256(file) for files in room.station.stored().values() for file in files.values()]
     assert len(stored) >= 2
     assert len(set(stored)) == 1
 

@@ -1,14 +1,15 @@
 """Control rooms for the tests of faults: where a run is written, and what the endpoints hold of it."""
 
 import hashlib
+import re
 import subprocess
 import sys
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from mover.sandbox.site import ControlRoom
-from tests.integration.mover.box import Box
+from mover.states import RunState
+from tests.integration.mover.box import Station, wait_for
 
 ROOT = Path(__file__).parents[2]
 RUN = 4742
@@ -36,47 +37,78 @@ longest_retry_seconds = 1
 first_probe_seconds = 0.5
 
 [policy.raw]
-tapes = 1
-tape_sites = 1
-disks = 1
+tapes = {tapes}
+tape_sites = {tapes}
+disks = {disks}
+"""
 
+_ENDPOINT = """
 [[endpoint]]
-name = "tape"
-site = "RAL"
-kind = "tape"
-url = "root://localhost:9//tape"
-archive_poll_seconds = 0.05
-
-[[endpoint]]
-name = "disk"
-site = "Brunel"
-kind = "disk"
-url = "file://{disk}"
+name = "{name}"
+site = "{name}"
+kind = "{kind}"
+url = "{url}"
 archive_poll_seconds = 0.05
 """
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
-    """A control room, and a way to see what its endpoints really have: endpoint → path → file."""
+class DiskStation(Station):
+    """A control room whose endpoints are directories: name → directory."""
 
-    files: ControlRoom
-    stored: Callable[[], dict[str, dict[str, Path]]]
+    places: dict[str, Path]
+
+    def stored(self) -> dict[str, dict[str, Path]]:
+        """What is in them."""
+        return {name: {str(one.relative_to(top)): one for one in files_in(top)} for name, top in self.places.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """A station under test, and what its DAQ has written: the sha256 of each part, by name."""
+
+    station: Station
     options: tuple[str, ...] = ()
     digests: dict[str, str] = field(default_factory=dict)
 
-    def write_run(self, run: int = RUN, *, parts: int = 2, part_bytes: int = 3 << 20) -> None:
+    @property
+    def run_directory(self) -> Path:
+        """Where the DAQ writes."""
+        return self.station.room.run_directory
+
+    def write_run(self, run: int = RUN, *, parts: int = 2, part_bytes: int = 3 << 20, end: bool = True) -> None:
         """Write a run and end it, and keep the digests of its parts."""
-        for part in self.files.daq.write_run(run, parts=parts, part_bytes=part_bytes):
+        for part in self.station.room.daq.write_run(run, parts=parts, part_bytes=part_bytes):
             self.digests[part.name] = sha256(part)
-        self.files.daq.end_run(run)
+        if end:
+            self.station.room.daq.end_run(run)
+
+    def wait_until_safe(self, *runs: int) -> None:
+        """Wait for the engine to make them safe."""
+        wanted = runs or (RUN,)
+        wait_for(
+            lambda: all(self.station.state(run) is RunState.SAFE for run in wanted),
+            lambda: f"{[self.station.state(run) for run in wanted]}; {self.station.log}",
+        )
+
+    def wait_for_log(self, text: str) -> None:
+        """Wait until the engine has logged a match of the pattern `text`."""
+        wait_for(lambda: re.search(text, self.station.log) is not None, lambda: f"no {text!r} in {self.station.log}")
+
+    def configure(self, old: str, new: str) -> None:
+        """Replace something in the configuration, which must be there."""
+        path = self.station.room.config_path
+        text = path.read_text(encoding="utf-8")
+        assert old in text
+        path.write_text(text.replace(old, new), encoding="utf-8")
 
     def mortal_engine(
         self, journal: Path, *runs: int, die: str | None = None, release: bool = True
     ) -> subprocess.CompletedProcess[str]:
         """Run `mortal_engine` to its end, natural or not."""
         command = [sys.executable, "-P", "-m", "tests.faults.mortal_engine"]
-        command += [str(self.files.config_path), str(journal), *(str(run) for run in runs or [RUN]), *self.options]
+        config = self.station.room.config_path
+        command += [str(config), str(journal), *(str(run) for run in runs or [RUN]), *self.options]
         command += ["--release"] if release else []
         command += ["--die", die] if die else []
         return subprocess.run(
@@ -85,25 +117,33 @@ class Room:
         )  # fmt: skip
 
 
-def room_at(box: Box) -> Room:
-    """A control room of the site with the real servers."""
-    return Room(box.room, box.stored)
+def disk_room(directory: Path) -> Room:
+    """A control room with two directories for disk endpoints."""
+    return _room(directory, {"left": "disk", "right": "disk"})
 
 
-def file_room(directory: Path) -> Room:
+def room_with_tape_double(directory: Path) -> Room:
     """A control room with a directory for a disk endpoint and another, with a double, for a tape."""
+    room = _room(directory, {"tape": "tape", "disk": "disk"})
+    return Room(room.station, ("--tape-double", f"tape={directory / 'tape'}"))
+
+
+def _room(directory: Path, kinds: dict[str, str]) -> Room:
     directory.mkdir()
-    room = ControlRoom(directory)
-    places = {"tape": directory / "tape", "disk": directory / "disk"}
-    for folder in (room.run_directory, *places.values()):
-        folder.mkdir()
-    text = _FILE_CONFIG.format(catalogue=room.catalogue_path, runs=room.run_directory, disk=places["disk"])
-    room.config_path.write_text(text, encoding="utf-8")
-
-    def stored() -> dict[str, dict[str, Path]]:
-        return {name: {str(one.relative_to(top)): one for one in files_in(top)} for name, top in places.items()}
-
-    return Room(room, stored, ("--tape-double", f"tape={places['tape']}"))
+    files = ControlRoom(directory)
+    files.run_directory.mkdir()
+    tapes = list(kinds.values()).count("tape")
+    text = _FILE_CONFIG.format(
+        catalogue=files.catalogue_path, runs=files.run_directory, tapes=tapes, disks=len(kinds) - tapes
+    )
+    places = {name: directory / name for name in kinds}
+    for name, kind in kinds.items():
+        places[name].mkdir()
+        # There is no tape at a file:// URL, and nobody listens at this one.
+        url = "root://localhost:9//tape" if kind == "tape" else f"file://{places[name]}"
+        text += _ENDPOINT.format(name=name, kind=kind, url=url)
+    files.config_path.write_text(text, encoding="utf-8")
+    return Room(DiskStation(files, places))
 
 
 def files_in(directory: Path) -> list[Path]:

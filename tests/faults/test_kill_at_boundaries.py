@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.evidence import assert_nothing_lost, assert_safe_everywhere
-from tests.faults.rooms import Room, file_room, room_at
+from tests.faults.rooms import Room, room_with_tape_double
 from tests.integration.mover.box import Box
 
 _AT_ONCE = 3
@@ -46,7 +46,7 @@ def _die_and_go_on(room: Room, scratch: Path, boundary: str) -> bool:
     second = room.mortal_engine(scratch / "second.journal")
     assert second.returncode == 0, f"{boundary}: {second.stderr}"
     assert_safe_everywhere(room, scratch / "unpacked")
-    assert list(room.files.run_directory.iterdir()) == [], boundary
+    assert list(room.run_directory.iterdir()) == [], boundary
     return died.returncode == -signal.SIGKILL
 
 
@@ -65,21 +65,21 @@ def _die_at_each(boundaries: list[str], new_room: Callable[[], Room], scratch: P
 
 
 def test_killed_at_each_kind_of_boundary_on_real_servers(box: Box, new_box: Callable[[], Box], tmp_path: Path) -> None:
-    boundaries = _one_of_each_kind(_boundaries(room_at(box), tmp_path))
+    boundaries = _one_of_each_kind(_boundaries(Room(box), tmp_path))
     assert len(boundaries) > 15, boundaries
-    _die_at_each(boundaries, lambda: room_at(new_box()), tmp_path)
+    _die_at_each(boundaries, lambda: Room(new_box()), tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_killed_at_every_boundary_on_real_servers(box: Box, new_box: Callable[[], Box], tmp_path: Path) -> None:
-    _die_at_each(_boundaries(room_at(box), tmp_path), lambda: room_at(new_box()), tmp_path)
+    _die_at_each(_boundaries(Room(box), tmp_path), lambda: Room(new_box()), tmp_path)
 
 
 @pytest.mark.long
 @pytest.mark.timeout(3600)
 def test_killed_at_every_boundary_on_disks(tmp_path: Path) -> None:
-    boundaries = _boundaries(file_room(tmp_path / "room-0"), tmp_path)
+    boundaries = _boundaries(room_with_tape_double(tmp_path / "room-0"), tmp_path)
     assert len(boundaries) > 50, boundaries
     numbers = itertools.count(1)
-    _die_at_each(boundaries, lambda: file_room(tmp_path / f"room-{next(numbers)}"), tmp_path)
+    _die_at_each(boundaries, lambda: room_with_tape_double(tmp_path / f"room-{next(numbers)}"), tmp_path)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -19,13 +20,15 @@ SECONDS = 120.0
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
-    """A control room of `site`, whose bundles lie below `below` at every endpoint."""
+class Station(ABC):
+    """A control room and the `mover` command in it, wherever its bundles go."""
 
-    site: Site
     room: ControlRoom
-    below: str
-    engines: list[subprocess.Popen[str]] = field(default_factory=list)
+    engines: list[subprocess.Popen[str]] = field(default_factory=list, kw_only=True)
+
+    @abstractmethod
+    def stored(self) -> dict[str, dict[str, Path]]:
+        """What the endpoints really hold for this room: place → path below the room's base → file."""
 
     def command(self, *arguments: str) -> list[str]:
         """The command line of `mover` with this room's configuration."""
@@ -77,6 +80,14 @@ class Box:
             yield database
         finally:
             database.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Box(Station):
+    """A control room of `site`, whose bundles lie below `below` at every endpoint."""
+
+    site: Site
+    below: str
 
     def stored(self) -> dict[str, dict[str, Path]]:
         """What the site's own disks and tapes hold for this room: endpoint → path below the room's base → file."""

@@ -1,7 +1,6 @@
 """The daemon on real servers: from the marker to safe and released, and what it does with faults."""
 
 import hashlib
-import random
 import signal
 import tarfile
 import time
@@ -12,10 +11,9 @@ import pytest
 from mover.bundle.plan import BundlePlan
 from mover.bundle.stream import BundleReader
 from mover.catalogue import custody
-from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import bundle_of
 from mover.sandbox.tape import Drive
-from mover.states import ReplicaState, RunState
+from mover.states import RunState
 from tests.integration.mover.box import Box, wait_for
 
 RUN = 4742
@@ -84,34 +82,6 @@ def test_a_run_closed_by_command_is_moved_without_a_marker(box: Box) -> None:
         _wait_for_state(box, RUN, RunState.SAFE)
 
 
-def test_killed_at_twenty_random_moments_every_replica_is_right_and_none_is_double(box: Box) -> None:
-    seed = random.randrange(2**32)  # noqa: S311 - when to kill is no secret
-    print(f"random seed {seed}")
-    chance = random.Random(seed)  # noqa: S311 - as above
-    runs = range(RUN, RUN + 20)
-    for run in runs:
-        box.room.daq.write_run(run, parts=2, part_bytes=chance.choice([10_000, 3 << 20, 8 << 20]))
-        box.room.daq.end_run(run)
-        engine = box.start_engine()
-        time.sleep(chance.uniform(0.5, 3.0))
-        engine.send_signal(signal.SIGKILL)
-        engine.wait(timeout=10)
-    with box.engine():
-        for run in runs:
-            _wait_for_state(box, run, RunState.SAFE)
-    expected = {f"MICE/Step1/0{run // 100}00/0{run}.tar": _bundle_sha256(box, run) for run in runs}
-    _assert_everywhere_right(box, expected)
-    with box.catalogue() as database:
-        custody.verify(database)
-        for run in runs:
-            states = {one.endpoint: one.state for one in replicas_of(database, run)}
-            assert states == {
-                "ral-tape": ReplicaState.ARCHIVED,
-                "imperial-tape": ReplicaState.ARCHIVED,
-                "brunel-disk": ReplicaState.VERIFIED,
-            }
-
-
 def test_a_stop_in_the_middle_of_an_upload_leaves_nothing_half_made(box: Box) -> None:
     box.room.daq.write_run(RUN, parts=4, part_bytes=64 << 20)
     with box.engine():
@@ -169,22 +139,6 @@ def test_corruption_on_the_storage_is_found_before_release(box: Box) -> None:
     assert refused.returncode == 9
     assert "brunel-disk" in refused.stderr
     assert (box.room.run_directory / "04742.000").exists()
-
-
-def test_somebody_elses_file_is_left_alone_and_a_person_is_called(box: Box) -> None:
-    theirs = box.site.disk_brunel.disk_directory / box.below / LFN
-    theirs.parent.mkdir(parents=True)
-    theirs.write_bytes(b"theirs")
-    for folder in theirs.relative_to(box.site.disk_brunel.disk_directory).parents:
-        (box.site.disk_brunel.disk_directory / folder).chmod(0o777)
-    box.room.daq.write_run(RUN, parts=1, part_bytes=100_000)
-    with box.engine():
-        box.room.daq.end_run(RUN)
-        wait_for(lambda: "brunel-disk: quarantined" in box.mover("status").stdout, lambda: box.log)
-        assert theirs.read_bytes() == b"theirs"
-        theirs.unlink()
-        assert "are taken up again now" in box.mover("run", "retry", str(RUN)).stdout
-        _wait_for_state(box, RUN, RunState.SAFE)
 
 
 def test_a_second_end_of_run_with_other_files_is_an_alarm_and_changes_nothing(box: Box) -> None:
