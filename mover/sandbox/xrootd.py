@@ -59,6 +59,14 @@ class StorageServer(RobotServer):
         """End the server: connections break, new ones are refused, the files stay."""
         self._xrootd.stop()
 
+    def set_losing_writes(self, *, losing: bool) -> None:
+        """Let every write beyond a stored file's first megabyte be lost from now on, without a word; or no longer."""
+        flag = self.directory / "control/DISK_LOSES_WRITES"
+        if losing:
+            flag.touch()
+        else:
+            flag.unlink(missing_ok=True)
+
     def port_names(self) -> tuple[str, ...]:
         """One for each protocol."""
         return ("ROOT_PORT", "DAVS_PORT")
