@@ -41,6 +41,10 @@ class GridFtpServer(RobotServer):
         """End the server and its sessions: connections break, new ones are refused, the files stay."""
         self._gridftp.stop()
 
+    def set_frozen(self, *, frozen: bool) -> None:
+        """Let the server and its sessions hang, with their connections open; or go on."""
+        self._gridftp.set_frozen(frozen=frozen)
+
     def port_names(self) -> tuple[str, ...]:
         """One, for the control connection."""
         return ("GSIFTP_PORT",)

@@ -1,8 +1,10 @@
 """One server program of the sandbox: started, waited for, and ended with everything that it started."""
 
+import contextlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -138,6 +140,17 @@ class ServerProcess:
             guard.kill()
             guard.wait(timeout=_KILLED_SECONDS)
 
+    def set_frozen(self, *, frozen: bool) -> None:
+        """Stop the server and everything that it started in its tracks (SIGSTOP), or let them go on.
+
+        Connections stay open, the kernel takes new ones, and nobody answers.
+        """
+        if self._guard is None:
+            return
+        for process in _below(self._guard.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process, signal.SIGSTOP if frozen else signal.SIGCONT)
+
     def logged(self) -> str:
         """What the server has logged since it was last started."""
         if not self.log.exists():
@@ -174,3 +187,16 @@ class ServerProcess:
             f"{self.name} {what}; its log ends with:\n{tail}",
             hint=f"see the log's end above, and check that the package {self._package} is installed as Debian ships it",
         )
+
+
+def _below(ancestor: int) -> list[int]:
+    """The processes that the process has started, and those that they have started."""
+    parents: dict[int, int] = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            # The name stands in brackets and may hold anything; the parent is the second field after it.
+            parents[int(stat.parent.name)] = int(stat.read_bytes().rpartition(b")")[2].split()[1])
+    found = [ancestor]
+    for one in found:
+        found.extend(child for child, parent in parents.items() if parent == one)
+    return found[1:]

@@ -46,6 +46,11 @@ class StorageServer(RobotServer):
         return f"root://localhost:{self.port('ROOT_PORT')}//{self.export}"
 
     @property
+    def roots_url(self) -> str:
+        """The base for roots:// clients, who speak TLS on the port of root://, without a trailing slash."""
+        return self.root_url.replace("root", "roots", 1)
+
+    @property
     def davs_url(self) -> str:
         """The base for WebDAV clients, without a trailing slash."""
         return f"davs://localhost:{self.port('DAVS_PORT')}/{self.export}"
