@@ -15,7 +15,7 @@ from mover.model import BundleKind, EndpointKind, check_name
 from mover.naming import LfnNaming, RunNaming, Step, Template, TemplateError
 from mover.policy import Policy
 
-SCHEMES = ("root", "davs", "file")
+SCHEMES = ("root", "roots", "davs", "gsiftp", "file")
 
 
 def _absolute(path: Path) -> Path:
@@ -146,6 +146,8 @@ class EndpointConfig(_Table):
             if parts.hostname or self.kind is EndpointKind.TAPE:
                 raise ValueError(f"url {self.url!r}: write file:///path, and use it for a disk only")
             return self
+        if parts.scheme == "gsiftp" and self.kind is EndpointKind.TAPE:
+            raise ValueError(f"url {self.url!r}: gsiftp tells nothing of tapes; use root, roots or davs")
         try:
             Location.parse(self.url, parts.scheme)
         except ConfigError as error:

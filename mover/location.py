@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from mover.errors import ConfigError, UnsafeNameError
 from mover.model import check_path
 
-_DEFAULT_PORTS = {"root": 1094, "davs": 443}
+_DEFAULT_PORTS = {"root": 1094, "davs": 443, "gsiftp": 2811}
 _HOST = re.compile(r"[a-z0-9][a-z0-9.-]*|[0-9a-f:.]+")  # a name or an IPv4 or IPv6 address
 
 
@@ -37,17 +37,18 @@ class Location:
         odd = parts.username is not None or parts.password is not None or parts.query or parts.fragment
         if parts.scheme != scheme or odd or not _HOST.fullmatch(parts.hostname or ""):
             raise ConfigError(f"bad endpoint URL {base_url!r}", hint=hint)
-        # In root:// the second slash makes the path absolute; for the others more than one means nothing.
-        slashes = "//" if scheme == "root" else "/"
+        # In root:// and roots:// the second slash makes the path absolute; for the others more than one means nothing.
+        slashes = "//" if scheme in {"root", "roots"} else "/"
         host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else parts.hostname
         return cls(scheme, f"{host}{port}", f"{slashes}{names}")
 
     def canonical(self) -> "Location":
         """The same place with its default port written out: two URLs of one place are equal in this form."""
+        scheme = "root" if self.scheme == "roots" else self.scheme  # the same port, within TLS or not
         name, colon, port = self.host.rpartition(":")
         if colon and port.isdigit():
-            return Location(self.scheme, f"{name}:{int(port)}", self.path)
-        return Location(self.scheme, f"{self.host}:{_DEFAULT_PORTS[self.scheme]}", self.path)
+            return Location(scheme, f"{name}:{int(port)}", self.path)
+        return Location(scheme, f"{self.host}:{_DEFAULT_PORTS[scheme]}", self.path)
 
     def url(self, path: str, *, scheme: str | None = None) -> str:
         """The URL of `path`, which is relative to the base; with another scheme if one is given.

@@ -10,7 +10,8 @@ from mover.model import ChecksumKind, EndpointKind
 from mover.ports import CredentialSource, StorageEndpoint
 from mover.storage.davs import DavsEndpoint
 from mover.storage.file import FileEndpoint
-from mover.storage.root import RootEndpoint
+from mover.storage.gsiftp import GsiFtpEndpoint
+from mover.storage.root import RootEndpoint, RootsEndpoint
 
 
 class SystemClock:
@@ -69,7 +70,8 @@ def _build(place: EndpointConfig, config: Config, credentials: CredentialSource)
             stall_timeout_seconds=place.stall_timeout_seconds,
             checksum_timeout_seconds=place.checksum_timeout_seconds,
         )
-    return RootEndpoint(
+    kinds = {"root": RootEndpoint, "roots": RootsEndpoint, "gsiftp": GsiFtpEndpoint}
+    return kinds[place.scheme](
         name=place.name,
         base_url=place.url,
         credentials=credentials,

@@ -1,12 +1,12 @@
-"""What root:// and davs:// have in common: every call but the upload, through gfal2. Only this module imports it."""
+"""What the Grid protocols have in common: every call but bulk data, through gfal2. Only this module imports it."""
 
 import re
 import signal
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, ClassVar, TypeVar
 
 import gfal2
@@ -36,10 +36,9 @@ from mover.storage.gfalerrors import printable, storage_error
 from mover.storage.thirdparty import Watch, between_storages, check_pair
 from mover.storage.xrdcl import limit_waiting
 
-_Answer = TypeVar("_Answer")
+Answer = TypeVar("Answer")
 _WIDTHS = {ChecksumKind.ADLER32: 8, ChecksumKind.MD5: 32}
 _MOST_ENTRIES = 1_000_000
-_READ_BYTES = 4 << 20
 _PIN_SECONDS = 86400
 # gfal2's words for the localities of the Tape REST API.
 _LOCALITIES = {
@@ -53,7 +52,7 @@ _LOCALITIES = {
 
 
 class GfalEndpoint(ABC):
-    """A `StorageEndpoint` for a Grid protocol, without `upload`.
+    """A `StorageEndpoint` for a Grid protocol, without `upload` and `read`.
 
     Trusts the certificate authorities of X509_CERT_DIR. A gfal2 context lives as long as a proxy does: davix would go
     on with TLS sessions of the old one. `stall_timeout_seconds` is the deadline of each metadata call and of each
@@ -102,7 +101,7 @@ class GfalEndpoint(ABC):
 
     @property
     def capabilities(self) -> Capabilities:
-        """XRootD replaces on rename, by root:// and by davs://."""
+        """A rename replaces by every protocol, at least with XRootD and Globus' GridFTP server."""
         return self._capabilities
 
     def url(self, path: str) -> str:
@@ -190,25 +189,16 @@ class GfalEndpoint(ABC):
         """Have the storages copy, with the watch looking on; gfal2 does it in a process of its own."""
         copy_by_gfal(source_url, url, self._credential.current(), watch)
 
+    @abstractmethod
     def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
-        """The file's bytes, by gfal2's positioned reads."""
-        url = self.url(path)
-        file = self._call(url, lambda context: context.open(url, "r"))
-        left = size_bytes
-        while left is None or left > 0:
-            wanted = _READ_BYTES if left is None else min(left, _READ_BYTES)
-            piece: bytes = self._call(url, partial(_pread, file, offset, wanted))
-            if not piece:
-                return
-            offset += len(piece)
-            left = None if left is None else left - len(piece)
-            yield piece
+        """The file's bytes, up to the size that it has when the first is asked for."""
 
     def rename(self, source: str, target: str) -> None:
         """Give the file another name, after a look that there is a source and no target."""
         source_url, target_url = self.url(source), self.url(target)
         if self.stat(source) is None:
             raise FileMissingError(f"there is no {source_url}", hint="look at what the endpoint has")
+        self.make_parent(target)  # some storages do it themselves, others do not
         self.refuse_existing(target)
         self._call(source_url, lambda context: context.rename(source_url, target_url))
 
@@ -263,7 +253,7 @@ class GfalEndpoint(ABC):
             raise StorageError(f"{url} is at an endpoint without tape", hint="ask capabilities first")
         return url
 
-    def _tape_call(self, path: str, call: Callable[[Any], _Answer]) -> _Answer:
+    def _tape_call(self, path: str, call: Callable[[Any], Answer]) -> Answer:
         url = self.url(path)
         try:
             return self._call(url, call)
@@ -273,16 +263,10 @@ class GfalEndpoint(ABC):
                 raise FileMissingError(f"there is no {url}", hint="look at what the endpoint has") from None
             raise
 
-    def _call(self, url: str, call: Callable[[Any], _Answer]) -> _Answer:
+    def _call(self, url: str, call: Callable[[Any], Answer]) -> Answer:
         context = self._context()
-        try:
+        with translated(url):
             return call(context)
-        except gfal2.GError as error:
-            raise storage_error(error.code, str(error.message), url) from None
-        except UnicodeDecodeError as error:
-            raise StorageError(
-                f"{url}: the endpoint answers with a name that is not UTF-8", hint="rename or remove that file there"
-            ) from error
 
     def _context(self) -> Any:
         proxy = self._credential.current()
@@ -308,9 +292,17 @@ class GfalEndpoint(ABC):
         return context
 
 
-def _pread(file: Any, offset: int, size_bytes: int, _context: Any) -> bytes:
-    found: bytes = file.pread_bytes(offset, size_bytes)
-    return found
+@contextmanager
+def translated(url: str) -> Iterator[None]:
+    """Raise the StorageErrors that gfal2's errors in the body stand for."""
+    try:
+        yield
+    except gfal2.GError as error:
+        raise storage_error(error.code, str(error.message), url) from None
+    except UnicodeDecodeError as error:
+        raise StorageError(
+            f"{url}: the endpoint answers with a name that is not UTF-8", hint="rename or remove that file there"
+        ) from error
 
 
 def _entries(directory: Any, url: str) -> Iterator[tuple[str, Any]]:

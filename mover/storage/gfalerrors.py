@@ -1,4 +1,4 @@
-"""What gfal2's error codes and texts mean, for root:// and davs://."""
+"""What gfal2's error codes and texts mean, for root://, davs:// and gsiftp://."""
 
 import errno
 import re
@@ -14,7 +14,10 @@ from mover.errors import (
     StorageError,
 )
 
-_DENIED_HINT = "check that the endpoint knows our identity and lets it use this path, and that clocks agree"
+_DENIED_HINT = (
+    "check that the endpoint knows our identity and lets it use this path, that clocks agree, and that each side knows "
+    "the other's CA"
+)
 _DOWN_HINT = "nothing to do if it is a short outage: it is tried again; else ask the site"
 
 
@@ -35,7 +38,8 @@ _ODD_KIND = _Meaning(
 )
 _REFUSED = _Meaning(StorageError, "refused", "read the endpoint's answer above; trying again will not help")
 
-# davix says 1 for HTTP 403. XrdCl says 52 when the login failed. gfal2's archive_poll says 70 for XrdCl's failures.
+# davix says 1 for HTTP 403. XrdCl says 52 when the login failed. gfal2's archive_poll says 70 for XrdCl's failures, and
+# gsiftp:// for whatever Globus' text does not tell.
 _CODES: dict[int, _Meaning] = {
     errno.ENOENT: _MISSING,
     errno.EEXIST: _EXISTS,
@@ -49,6 +53,11 @@ _CODES: dict[int, _Meaning] = {
     errno.ENOTDIR: _ODD_KIND,
     errno.EISDIR: _ODD_KIND,
     errno.EFAULT: _REFUSED,
+    errno.EAGAIN: _Meaning(
+        EndpointUnavailableError,
+        "not available",
+        "it is tried again; by roots:// this is all that is told when our CA directory does not know the server's CA",
+    ),
     errno.EINVAL: _REFUSED,
     errno.ENOSYS: _REFUSED,
     errno.EPROTONOSUPPORT: _REFUSED,
@@ -64,6 +73,7 @@ _TEXTS: tuple[tuple[re.Pattern[str], _Meaning], ...] = tuple(
         (r"tim(?:ed|e) ?out|could not connect", _DOWN),
         (r"\balert\b.*(?:certificate|unknown ca|access denied|bad certificate|handshake)", _DENIED),
         (r"certificate (?:verify|verification)|server certificate", _DENIED),
+        (r"the user (?:certificate|private key|credentials)", _DENIED),
         (r"\bHTTP 40[13]\b|auth failed", _DENIED),
         (r"\bHTTP 404\b", _MISSING),
         (r"\bXML pars", _REFUSED),
@@ -81,7 +91,9 @@ def storage_error(code: int, text: str, url: str) -> StorageError:
     text = text.replace(url, "it")  # our own names must not decide
     by_text = (meaning for pattern, meaning in _TEXTS if pattern.search(text))
     meaning = next(by_text, None) or _CODES.get(code, _DOWN)
-    return meaning.kind(f"{url}: {meaning.what} ({code}: {printable(text)})", hint=meaning.hint)
+    # Globus begins with much that is always the same.
+    told = printable(text.rpartition("Minor Status Error Chain:")[2])
+    return meaning.kind(f"{url}: {meaning.what} ({code}: {told})", hint=meaning.hint)
 
 
 def printable(text: str) -> str:

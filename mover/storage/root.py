@@ -1,4 +1,4 @@
-"""A storage element by the XRootD protocol (root:// with GSI); bulk data through XrdCl."""
+"""A storage element by the XRootD protocol (root:// and roots://, with GSI); bulk data through XrdCl."""
 
 import queue
 from collections.abc import Generator, Iterable, Iterator
@@ -87,6 +87,12 @@ class RootEndpoint(GfalEndpoint):
         mode = AccessMode.UR | AccessMode.UW | AccessMode.GR | AccessMode.OR
         status, _ = file.open(url + login, flags, mode, timeout=self._stall_seconds)
         check(status, url)
+
+
+class RootsEndpoint(RootEndpoint):
+    """The same within TLS, and only if a CA of ours stands for the server's certificate; who we are is told by GSI."""
+
+    scheme: ClassVar[str] = "roots"
 
 
 class _Writer:

@@ -37,7 +37,11 @@ _SERVER_ERRORS: dict[int, _Meaning] = {
     3013: (StorageError, "the server does not take our request: ask the site"),
 }
 _ERR_RESPONSE = 400  # XrdClStatus.hh: errErrorResponse, the server's own answer
-_CLIENT_ERRORS = {203: _DENIED, 204: _DENIED}  # errLoginFailed, errAuthFailed
+_CLIENT_ERRORS: dict[int, _Meaning] = {
+    110: (AccessDeniedError, "check the server's certificate and the CA directory"),  # errTlsError
+    203: _DENIED,  # errLoginFailed
+    204: _DENIED,  # errAuthFailed
+}
 
 
 def check(status: Any, url: str) -> None:

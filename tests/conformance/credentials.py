@@ -37,8 +37,12 @@ class MemoryProxy:
 class RobotCredentials:
     """A `CredentialSource` for the robot of that common name."""
 
-    def __init__(self, ca: CertificateAuthority, common_name: str, *, limited: bool = False) -> None:
+    def __init__(
+        self, ca: CertificateAuthority, common_name: str, *, limited: bool = False, hours: float = 1.0
+    ) -> None:
+        """Its proxies end `hours` from when they are made; a negative number has them ended already."""
         self._proxy_info = _LIMITED if limited else _FULL
+        self._lifetime = timedelta(hours=hours)
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._certificate = ca.issue_robot(common_name, self._key.public_key())
         self._proxy: MemoryProxy | None = None
@@ -62,7 +66,7 @@ class RobotCredentials:
         key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         serial = secrets.randbits(64)
         now = datetime.now(UTC)
-        not_after = now + timedelta(hours=1)
+        not_after = now + self._lifetime
         robot = self._certificate
         certificate = (
             x509.CertificateBuilder()
@@ -70,7 +74,7 @@ class RobotCredentials:
             .subject_name(x509.Name([*robot.subject, x509.NameAttribute(NameOID.COMMON_NAME, str(serial))]))
             .public_key(key.public_key())
             .serial_number(serial)
-            .not_valid_before(now - timedelta(minutes=5))
+            .not_valid_before(min(now, not_after) - timedelta(minutes=5))
             .not_valid_after(not_after)
             .add_extension(robot.extensions.get_extension_for_class(x509.KeyUsage).value, critical=True)
             .add_extension(self._proxy_info, critical=True)

@@ -1,5 +1,6 @@
 """The storage elements that the conformance suite is run against, by name."""
 
+import os
 import shutil
 import socket
 import time
@@ -13,7 +14,9 @@ import pytest
 
 from mover.ports import CredentialSource, StorageEndpoint
 from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.gridftp import GridFtpServer
 from mover.sandbox.process import together
+from mover.sandbox.server import RobotServer
 from mover.sandbox.tape import TapeServer
 from mover.sandbox.xrootd import DiskServer
 from mover.storage.file import FileEndpoint
@@ -22,39 +25,66 @@ from tests.conformance.credentials import RobotCredentials
 
 MEMORY = ("memory", "memory-tape")
 LOCAL = (*MEMORY, "file")
-REMOTE = ("root", "davs", "root-tape", "davs-tape")
+DISKS = ("root", "roots", "davs", "gsiftp")
+REMOTE = (*DISKS, "root-tape", "davs-tape")
 
-_PACKAGES = {"xrootd": "xrootd-server", "frm_xfrd": "xrootd-server", "g++": "g++"}
+_PACKAGES = {
+    "xrootd": "xrootd-server",
+    "frm_xfrd": "xrootd-server",
+    "globus-gridftp-server": "globus-gridftp-server-progs",
+    "g++": "g++",
+}
+_PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"  # where an ordinary user may not look
+
+
+def scheme_of(kind: str) -> str:
+    """The URL scheme of a kind of storage element."""
+    return kind.partition("-")[0]
+
+
+def disk_server(kind: str, directory: Path, ca: CertificateAuthority) -> RobotServer:
+    """A server of one's own that speaks the protocol of `kind`, to be started and closed."""
+    made = GridFtpServer if kind == "gsiftp" else DiskServer
+    return made(directory, ca, robot="Robot")
+
+
+def base_url_of(kind: str, server: RobotServer) -> str:
+    """The base URL of `kind` at that server."""
+    url: str = getattr(server, f"{scheme_of(kind)}_url")
+    return url
 
 
 class Site:
     """The real servers of one test process, started when they are first wanted."""
 
     def __init__(self, directory: Path, ca: CertificateAuthority) -> None:
-        missing = [package for program, package in _PACKAGES.items() if shutil.which(program) is None]
+        missing = [package for program, package in _PACKAGES.items() if shutil.which(program, path=_PATH) is None]
         if missing:
             pytest.skip(f"apt install {' '.join(sorted(set(missing)))}")
-        pytest.importorskip("gfal2", reason="apt install python3-gfal2 gfal2-plugin-http gfal2-plugin-xrootd")
+        reason = "apt install python3-gfal2 gfal2-plugin-gridftp gfal2-plugin-http gfal2-plugin-xrootd"
+        pytest.importorskip("gfal2", reason=reason)
         self.ca = ca
         self.robot = RobotCredentials(ca, "Robot")
         self.stranger = RobotCredentials(ca, "Stranger")
         self.disk = DiskServer(directory / "disk", ca, robot="Robot")
         self.tape = TapeServer(directory / "tape", ca, robot="Robot")
-        together(self.disk.start, self.tape.start)
+        self.gridftp = GridFtpServer(directory / "gridftp", ca, robot="Robot")
+        together(self.disk.start, self.tape.start, self.gridftp.start)
 
     def close(self) -> None:
         """Stop the servers."""
-        together(self.disk.close, self.tape.close)
+        together(self.disk.close, self.tape.close, self.gridftp.close)
 
     def base_url(self, kind: str) -> str:
         """The base URL that `kind` has at this site."""
-        server = self.tape if kind.endswith("-tape") else self.disk
-        return server.root_url if kind.startswith("root") else server.davs_url
+        if kind == "gsiftp":
+            return self.gridftp.gsiftp_url
+        return base_url_of(kind, self.tape if kind.endswith("-tape") else self.disk)
 
     def at(self, kind: str, port: int, path: str = "/store") -> str:
         """The base URL of that path at a port of localhost where `kind` is spoken, or should be."""
-        scheme, slashes = ("root", "//") if kind.startswith("root") else ("davs", "/")
-        return f"{scheme}://localhost:{port}{slashes}{path.lstrip('/')}"
+        slashes = "//" if kind.startswith("root") else "/"
+        return f"{scheme_of(kind)}://localhost:{port}{slashes}{path.lstrip('/')}"
 
     def endpoint(
         self,
@@ -65,24 +95,27 @@ class Site:
         stall_timeout_seconds: float = 20.0,
     ) -> StorageEndpoint:
         """An adapter of that kind; the robot's unless others' credentials are given."""
-        from mover.storage.davs import DavsEndpoint  # noqa: PLC0415 - needs gfal2, which may not be installed
-        from mover.storage.root import RootEndpoint  # noqa: PLC0415
+        # They need gfal2, which may not be installed.
+        from mover.storage.davs import DavsEndpoint  # noqa: PLC0415
+        from mover.storage.gsiftp import GsiFtpEndpoint  # noqa: PLC0415
+        from mover.storage.root import RootEndpoint, RootsEndpoint  # noqa: PLC0415
 
         credentials = credentials or self.robot
         tape = kind.endswith("-tape")
-        if kind.startswith("root"):
-            return RootEndpoint(
+        if scheme_of(kind) == "davs":
+            return DavsEndpoint(
                 name=kind,
                 base_url=base_url,
                 credentials=credentials,
+                ca_directory=self.ca.directory,
                 tape=tape,
                 stall_timeout_seconds=stall_timeout_seconds,
             )
-        return DavsEndpoint(
+        kinds = {"root": RootEndpoint, "roots": RootsEndpoint, "gsiftp": GsiFtpEndpoint}
+        return kinds[scheme_of(kind)](
             name=kind,
             base_url=base_url,
             credentials=credentials,
-            ca_directory=self.ca.directory,
             tape=tape,
             stall_timeout_seconds=stall_timeout_seconds,
         )

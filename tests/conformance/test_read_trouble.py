@@ -12,11 +12,10 @@ import pytest
 
 from mover.errors import AccessDeniedError, EndpointUnavailableError, FileMissingError, ForeignFileError, StorageError
 from mover.sandbox.ca import CertificateAuthority
-from mover.sandbox.xrootd import DiskServer
 from tests.conformance.credentials import RobotCredentials
 from tests.conformance.door import Answer, door, redirect
 from tests.conformance.relay import Relay
-from tests.conformance.subjects import REMOTE, Site, Subject, remote_subject
+from tests.conformance.subjects import DISKS, REMOTE, Site, Subject, base_url_of, disk_server, remote_subject
 
 DATA = bytes(range(250)) * 400  # 100 kB
 
@@ -44,7 +43,7 @@ def test_directory_is_no_file(site: Site, kind: str) -> None:
         next(endpoint.read("raw"))
 
 
-@pytest.mark.parametrize("kind", ["root", "davs"])
+@pytest.mark.parametrize("kind", ["root", "roots", "davs"])
 def test_server_that_stops_answering(site: Site, kind: str) -> None:
     subject = remote_subject(kind, site)
     data = bytes(100 << 20)
@@ -59,12 +58,12 @@ def test_server_that_stops_answering(site: Site, kind: str) -> None:
     assert came
 
 
-@pytest.mark.parametrize("kind", ["root", "davs"])
+@pytest.mark.parametrize("kind", DISKS)
 def test_server_that_goes_down(grid_ca: CertificateAuthority, site: Site, kind: str, tmp_path: Path) -> None:
-    server = DiskServer(tmp_path / "disk", grid_ca, robot="Robot")
+    server = disk_server(kind, tmp_path / "disk", grid_ca)
     server.start()
     try:
-        base_url = server.root_url if kind == "root" else server.davs_url
+        base_url = base_url_of(kind, server)
         endpoint = site.endpoint(kind, base_url)
         data = bytes(200 << 20)
         endpoint.upload("a", [data], len(data))
@@ -79,7 +78,7 @@ def test_server_that_goes_down(grid_ca: CertificateAuthority, site: Site, kind: 
         server.close()
 
 
-@pytest.mark.parametrize("kind", ["root", "davs"])
+@pytest.mark.parametrize("kind", DISKS)
 def test_file_that_is_cut_short_while_it_is_read(site: Site, kind: str) -> None:
     subject = remote_subject(kind, site)
     endpoint = subject.open()
@@ -87,12 +86,13 @@ def test_file_that_is_cut_short_while_it_is_read(site: Site, kind: str) -> None:
     endpoint.upload("a", [data], len(data))
     with closing(endpoint.read("a")) as pieces:
         next(pieces)
-        os.truncate(site.disk.disk_directory / urlsplit(subject.base_url).path.rpartition("/")[2] / "a", 50 << 20)
+        server = site.gridftp if kind == "gsiftp" else site.disk
+        os.truncate(server.disk_directory / urlsplit(subject.base_url).path.rpartition("/")[2] / "a", 50 << 20)
         with pytest.raises(EndpointUnavailableError):
             b"".join(pieces)
 
 
-@pytest.mark.parametrize("kind", ["root", "davs"])
+@pytest.mark.parametrize("kind", DISKS)
 def test_renewal_in_the_middle(site: Site, kind: str) -> None:
     credentials = RobotCredentials(site.ca, "Robot")
     endpoint = site.endpoint(kind, remote_subject(kind, site).base_url, credentials=credentials)

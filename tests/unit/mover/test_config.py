@@ -62,6 +62,8 @@ def test_several_faults_are_said_at_once_with_their_keys(tmp_path: Path) -> None
         ('format = "date"', "poll_seconds = 1e-300", "greater than or equal to 0.05"),
         ("davs://", "davs://user:secret@", "no user, password, query"),
         ("davs://se.example.org:443/mice", "davs://se.example.org", "bad endpoint URL"),
+        ("davs://se.example.org:443/mice", "roots://tape.example.ac.uk:1094//mice", "are the same place"),
+        ("root://tape", "gsiftp://tape", "gsiftp tells nothing of tapes"),
         ("davs://se.example.org:443/mice", "davs://se.example.org/a b", "bad endpoint URL"),
         ("davs://se.example.org:443/mice", "davs://se_x.example.org/mice", "bad endpoint URL"),
         ("davs://se.example.org:443/mice", "root://TAPE.example.ac.uk/mice", "are the same place"),

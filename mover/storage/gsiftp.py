@@ -1,0 +1,173 @@
+"""A storage element by GridFTP (gsiftp://: GFD.20, FTP with GSI); bulk data by gfal2's streams."""
+
+import time
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from typing import Any, ClassVar
+
+from mover.errors import (
+    AccessDeniedError,
+    EndpointFullError,
+    EndpointUnavailableError,
+    FileExistsAtEndpointError,
+    FileMissingError,
+    ForeignFileError,
+    StorageError,
+)
+from mover.ports import MayRemove, always
+from mover.storage.cleanup import removed_on_failure
+from mover.storage.gfal import Answer, GfalEndpoint, translated
+from mover.storage.pieces import pieces, primed
+
+_PIECE_BYTES = 1 << 20
+_READ_BYTES = 4 << 20
+_FRESH_SECONDS = 30.0
+_PLUGIN = "GRIDFTP PLUGIN"
+_CUT_SHORT = "it is tried again; if it stays so, ask the site"
+
+
+class GsiFtpEndpoint(GfalEndpoint):
+    """A disk, with uploads and reads as one stream each. The data channel has no encryption, and only checksums prove.
+
+    Every wait of gfal2's GridFTP plug-in ends with its operation timeout, also a `write` and a `read`. What ends badly
+    when a file is closed is swallowed by gfal2, so that an upload ends with a look at what is there.
+    """
+
+    scheme: ClassVar[str] = "gsiftp"
+    # STOR replaces (RFC 959, section 4.1.3).
+    exclusive_create: ClassVar[bool] = False
+
+    _used = 0.0
+
+    def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
+        """Stream `chunks` into a new file, after a look that there is none."""
+        stream = primed(pieces(chunks, size_bytes, _PIECE_BYTES))
+        self.make_parent(path)
+        self.refuse_existing(path)
+        put = _Put(self._session, self.url(path), may_remove)
+        with removed_on_failure(self.remove, path, ours=lambda: put.begun, may_remove=may_remove):
+            put.send(stream)
+            found = self.stat(path)
+            if found is None or found.size_bytes != size_bytes:
+                raise put.reason() or EndpointUnavailableError(
+                    f"{self.url(path)}: {found.size_bytes if found else 'none'} of {size_bytes} bytes were stored",
+                    hint=_CUT_SHORT,
+                )
+
+    def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
+        """The file's bytes, up to the size that it has now."""
+        url = self.url(path)
+        found = self.stat(path)
+        if found is None:
+            raise FileMissingError(f"there is no {url}", hint="look at what the endpoint has")
+        end = found.size_bytes if size_bytes is None else min(found.size_bytes, offset + size_bytes)
+        if offset >= end:
+            return
+        with self._session(url) as context:
+            file = context.open(url, "r")
+        # A stream begins at the beginning. From elsewhere, each piece is a retrieval of its own (GFD.20, ERET).
+        streamed = offset == 0 and end == found.size_bytes
+        while offset < end:
+            wanted = min(_READ_BYTES, end - offset)
+            with self._session(url):
+                piece: bytes = file.read_bytes(wanted) if streamed else file.pread_bytes(offset, wanted)
+            if not piece:
+                raise EndpointUnavailableError(f"{url} ends {end - offset} bytes early", hint=_CUT_SHORT)
+            offset += len(piece)
+            yield piece
+
+    def _call(self, url: str, call: Callable[[Any], Answer]) -> Answer:
+        with self._session(url) as context:
+            return call(context)
+
+    @contextmanager
+    def _session(self, url: str) -> Iterator[Any]:
+        """The context to talk to the server in, with errors translated.
+
+        A login costs both sides the making of a key, so that gfal2 keeps sessions in the context; but it goes on for
+        ever with one that has broken, or that the server has ended as servers do with idle ones.
+        """
+        if time.monotonic() - self._used > _FRESH_SECONDS:
+            self._opened = None
+        try:
+            context = self._context()
+            with translated(url):
+                yield context
+        except EndpointUnavailableError:
+            self._opened = None
+            raise
+        finally:
+            self._used = time.monotonic()
+
+    def _new_context(self, proxy_path: str) -> Any:
+        context = super()._new_context(proxy_path)
+        # Else a file of the machine's (/etc/gfal2.d) could say otherwise.
+        context.set_opt_boolean(_PLUGIN, "SESSION_REUSE", True)
+        context.set_opt_integer(_PLUGIN, "OPERATION_TIMEOUT", self._stall_seconds)
+        return context
+
+
+class _Put:
+    """One STOR of a stream (RFC 959, section 4.1.3)."""
+
+    def __init__(
+        self,
+        session: Callable[[str], AbstractContextManager[Any]],
+        url: str,
+        may_remove: MayRemove,
+    ) -> None:
+        self._session = session
+        self._url = url
+        self._may_remove = may_remove
+        # Nothing else may hold it: it is closed when it is let go, and a traceback would hold what is on the stack.
+        self._file: Any = None
+        #: Whether there may be a file of ours now.
+        self.begun = False
+
+    def send(self, stream: Iterator[bytes]) -> None:
+        """Send all of it and close the file. Whether it is all there is to be looked at afterwards.
+
+        Raises:
+            BaseException: whatever the stream raised.
+            StorageError: the server or the connection failed.
+        """
+        with self._session(self._url) as context:
+            self._file = context.open(self._url, "w")
+        try:
+            for piece in stream:
+                self._write(piece)
+        finally:
+            self._file = None
+
+    def _write(self, piece: bytes) -> None:
+        try:
+            with self._session(self._url):
+                self._file.write(piece)
+        except (AccessDeniedError, FileExistsAtEndpointError, ForeignFileError):
+            raise  # at the first piece, STOR itself was refused: what stands there, if anything, is not ours
+        except StorageError as error:
+            self.begun = True
+            self._file = None
+            if isinstance(error, EndpointUnavailableError):
+                raise self.reason() or error from None
+            raise
+        self.begun = True
+
+    def reason(self) -> StorageError | None:
+        """Why the server does not take more, if it says so.
+
+        It does when a stream ends, but gfal2 tells only that the data connection broke or stood still. The end of a
+        second, tiny one into the file, which is to be removed anyway, is not swallowed. It does not truncate the file,
+        nor make it longer.
+        """
+        if not self._may_remove():
+            return None
+        try:
+            with self._session(self._url) as context:
+                # Opened for writing, it would be truncated.
+                context.open(self._url, "r").pwrite(b"\0", 0)
+        except (AccessDeniedError, EndpointFullError) as reason:
+            return reason
+        except StorageError:
+            return None  # it was only to tell more about an error that is raised anyway
+        return None
