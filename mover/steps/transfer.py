@@ -25,7 +25,7 @@ from mover.steps.route import Local, Relay, ThirdParty, Wait, choose_route
 from mover.steps.work import Work, check_stored
 
 #: How often to look whether the replica that is to be copied from has come.
-_SOURCE_POLL = timedelta(seconds=5)
+_SOURCE_POLL = timedelta(seconds=2)
 _HOW = {Local: "streamed from the local files", ThirdParty: "third-party copy", Relay: "copy through this machine"}
 
 
