@@ -29,6 +29,7 @@ from mover.config import Config, EndpointConfig
 from mover.errors import (
     CatalogueError,
     EndpointUnavailableError,
+    FileOfflineError,
     LeaseLostError,
     MoverError,
     StateError,
@@ -247,7 +248,9 @@ class Lane:
             log.error("run %d at %s: quarantined: %s (%s)", claim.run, self.name, error.message, error.hint)
             return
         delay = min(engine.first_retry_seconds * 2 ** min(replica.failures, 20), engine.longest_retry_seconds)
-        if isinstance(error, EndpointUnavailableError):
+        if isinstance(error, FileOfflineError):
+            delay = self._place.archive_poll_seconds
+        elif isinstance(error, EndpointUnavailableError):
             # The breaker knows how long to leave the endpoint alone; once it answers, all of it should be due soon.
             delay = min(delay, engine.longest_probe_seconds)
         record_failure(database, claim, error, next_attempt_at=now + timedelta(seconds=delay))

@@ -18,14 +18,12 @@ from mover.errors import (
     ConfigError,
     CredentialError,
     EndpointUnavailableError,
-    StorageError,
 )
-from mover.model import ChecksumKind
 from mover.pace import Pace
 from mover.states import ReplicaState, RunState
 from mover.storage.memory import MemoryEndpoint
 from tests.unit.mover.auditing import add_safe_runs, audited, begin, found_at, go_on, limits
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, NoChecksumWhenEvicted
 from tests.unit.mover.running import known
 
 DEEP = Choice(deep=True)
@@ -145,15 +143,6 @@ def test_a_file_that_was_lost_from_disk_and_tape_is_wrong(safe: Bench, deep: boo
     outcome, said = found_at(audited(safe, Choice(deep=deep)), "tape")
     assert outcome is Outcome.WRONG
     assert "is LOST" in said
-
-
-class NoChecksumWhenEvicted(MemoryEndpoint):
-    """As XRootD: the checksum of an evicted file answers 'no such file'."""
-
-    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
-        if path in self.evicted:
-            raise StorageError(f"no checksum of {path}", hint="bring it online")
-        return super().checksum(path, kind, size_bytes=size_bytes)
 
 
 def test_an_evicted_file_is_as_it_should_be(safe: Bench) -> None:

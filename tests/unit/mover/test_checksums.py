@@ -5,10 +5,11 @@ import zlib
 
 import pytest
 
-from mover.errors import EndpointUnavailableError, FileMissingError, StoppedError
+from mover.errors import EndpointUnavailableError, FileMissingError, FileOfflineError, StoppedError
 from mover.model import ChecksumKind, StoredFile
 from mover.steps.checksums import stored_adler32
 from mover.storage.memory import MemoryEndpoint
+from tests.unit.mover.bench import NoChecksumWhenEvicted
 
 PATH = "raw/00123.tar"
 SEVERAL_CHUNKS = (9 << 20) + 1
@@ -98,3 +99,30 @@ def test_a_file_that_has_gone_is_missing(endpoint: MemoryEndpoint) -> None:
     endpoint.remove(PATH)
     with pytest.raises(FileMissingError):
         stored_adler32(endpoint, stored, ignored)
+
+
+def test_what_is_on_tape_only_is_brought_online_where_that_is_needed() -> None:
+    tape = NoChecksumWhenEvicted(name="tape", tape=True)
+    stored = put(tape, b"events")
+    tape.evicted.add(PATH)
+    with pytest.raises(FileOfflineError, match="on tape only"):
+        stored_adler32(tape, stored, ignored)
+    assert not tape.evicted, "nobody asked for it"
+    assert stored_adler32(tape, stored, ignored) == wanted(b"events")
+
+
+def test_what_is_on_tape_only_stays_there_where_the_storage_knows() -> None:
+    tape = MemoryEndpoint(name="tape", tape=True)
+    stored = put(tape, b"events")
+    tape.evicted.add(PATH)
+    assert stored_adler32(tape, stored, ignored) == wanted(b"events")
+    assert tape.evicted
+
+
+def test_what_was_lost_is_not_taken_for_evicted() -> None:
+    tape = NoChecksumWhenEvicted(name="tape", tape=True)
+    stored = put(tape, b"events")
+    tape.evicted.add(PATH)
+    tape.migrated = lambda _: False
+    with pytest.raises(FileMissingError):
+        stored_adler32(tape, stored, ignored)
