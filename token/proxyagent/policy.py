@@ -72,6 +72,8 @@ class AgentSection(_Model):
     socket: SocketPath
     state_directory: AbsolutePath = Path("/var/lib/proxyagent")
     """For the audit log, and for the times and counts of unattended logins."""
+    audit_max_mib: Annotated[int, Field(ge=50, le=1 << 20, strict=True)] = 1024
+    """How long the audit log may be, in MiB; beyond that the oldest files of it are removed."""
     socket_mode: Annotated[int, BeforeValidator(_mode)] = 0o660
     session_lifetime_seconds: Annotated[int, Field(ge=60, le=7 * 86400, strict=True)] = 12 * 3600
     module_timeout_seconds: Annotated[float, Field(gt=0, le=300)] = 30.0

@@ -36,6 +36,7 @@ class AuditLog:
         now: Callable[[], datetime],
         on_head: Callable[[int, str], object],
         max_file_bytes: int = 10 * 1024 * 1024,
+        max_bytes: int = 1024 * 1024 * 1024,
         refusals_per_minute: int = 20,
         flush_seconds: float = 0.5,
     ) -> None:
@@ -45,6 +46,7 @@ class AuditLog:
             now: the time of day (UTC, aware).
             on_head: is told sequence number and digest of the last record once it is on the disk, from another thread.
             max_file_bytes: a file that is longer is followed by another.
+            max_bytes: the oldest files are removed while all together are longer; that is on record too.
             refusals_per_minute: how many 'refused' and 'busy' records each uid gets; the others are only counted.
             flush_seconds: how long a record may wait until it is made durable.
 
@@ -54,6 +56,7 @@ class AuditLog:
         self._now = now
         self._on_head = on_head
         self._max_file_bytes = max_file_bytes
+        self._max_bytes = max_bytes
         self._flush_seconds = flush_seconds
         self._limit = FloodLimit(refusals_per_minute, now())
         self._writer = ChainWriter(directory, now)
@@ -167,7 +170,8 @@ class AuditLog:
             self._publish(head)
         if self._writer.size_bytes > self._max_file_bytes:
             with self._writing:
-                head = self._writer.rotate()
+                self._writer.rotate()
+                head = self._writer.prune(self._max_bytes)
             self._publish(head)
 
     def _publish(self, head: Head) -> None:

@@ -14,6 +14,7 @@ Value = str | int | bool | None
 TORN = "log-torn"  # what a power cut left of unsynced lines ends here: its length and digest
 BROKEN = "log-broken"  # the chain could not be continued and begins anew
 LOST = "log-lost"  # so many records could not be written
+PRUNED = "log-pruned"  # all up to this record, of this digest, were removed, as the configuration has it
 LIMITED = "log-limited"  # so many records of one kind and user were only counted
 
 VERSION = 1

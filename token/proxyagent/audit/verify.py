@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from proxyagent.audit.files import file_name, list_files, read_head
-from proxyagent.audit.record import START, Head, Record, is_digest
+from proxyagent.audit.record import PRUNED, START, Head, Record, is_digest
 from proxyagent.audit.walk import FileWalk
 from proxyagent.errors import AuditError
 
@@ -16,6 +16,9 @@ class AuditReport:
     """What was found to be in order."""
 
     records: int
+    """How many there are now."""
+    removed: int
+    """How many were removed before them, as the configuration has it."""
     files: int
     head: Head | None
     """The last record; None if there is none yet."""
@@ -25,6 +28,8 @@ class AuditReport:
 
 def verify_audit(directory: Path, *, head: tuple[int, str] | None = None) -> AuditReport:
     """See that no line of the log was changed, removed, inserted or moved, and that its end is there.
+
+    The oldest files may be gone, if a record that is still there says that the agent removed them up to that place.
 
     The end is known from the head file, and from `head`, a sequence number and digest that the journal has of a record.
     Somebody who can write the directory can forge both log and head file, but not what the journal has.
@@ -37,16 +42,46 @@ def verify_audit(directory: Path, *, head: tuple[int, str] | None = None) -> Aud
     if not files and not known:
         raise AuditError(f"there is no audit log in {directory}", hint="give the directory of the agent's log")
     walk = None
-    last = START
+    base = last = _base(files)
+    attested = {START}
     for first, path in files:
         _check_begin(first, path, walk, last)
         walk = FileWalk(path, first, last)
         for record in walk:
             _compare(record, walk, known)
             last = record.head
+            if record.event == PRUNED:
+                attested.add(_pruned(record))
     _check_end(last, walk, known)
+    _check_base(base, attested, known, files)
     torn = walk.damage.bytes if walk is not None and walk.damage is not None else 0
-    return AuditReport(last.sequence, len(files), last if last.sequence else None, torn)
+    head = last if last.sequence else None
+    return AuditReport(last.sequence - base.sequence, base.sequence, len(files), head, torn)
+
+
+def _base(files: list[tuple[int, Path]]) -> Head:
+    """What the first record says that it follows."""
+    if not files or files[0][0] == 1:
+        return START
+    first, path = files[0]
+    record = next(iter(FileWalk(path, first, None)), None)
+    return Head(first - 1, record.previous) if record is not None else START
+
+
+def _pruned(record: Record) -> Head:
+    through, previous = record.fields.get("through"), record.fields.get("previous")
+    return Head(through, previous) if isinstance(through, int) and isinstance(previous, str) else START
+
+
+def _check_base(base: Head, attested: set[Head], known: dict[int, set[str]], files: list[tuple[int, Path]]) -> None:
+    if base not in attested:
+        raise _missing(1, files[0][1])
+    oldest = min((number for number in known if number), default=base.sequence)
+    if oldest < base.sequence or not known.get(base.sequence, {base.digest}) <= {base.digest}:
+        raise AuditError(
+            f"record {oldest} cannot be compared: all up to {base.sequence} were removed, as the configuration has it",
+            hint="give a later --head from the journal",
+        )
 
 
 def _known_heads(directory: Path, given: tuple[int, str] | None) -> dict[int, set[str]]:
@@ -68,10 +103,13 @@ def _check_begin(first: int, path: Path, before: FileWalk | None, last: Head) ->
     if before is not None and before.damage is not None:
         raise before.damage.error
     if first != last.sequence + 1:
-        raise AuditError(
-            f"{path.name}: {file_name(last.sequence + 1)} should stand in its place: records are missing before it",
-            hint=_HINT,
-        )
+        raise _missing(last.sequence + 1, path)
+
+
+def _missing(first: int, path: Path) -> AuditError:
+    return AuditError(
+        f"{path.name}: {file_name(first)} should stand in its place: records are missing before it", hint=_HINT
+    )
 
 
 def _compare(record: Record, walk: FileWalk, known: dict[int, set[str]]) -> None:

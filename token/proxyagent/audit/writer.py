@@ -1,6 +1,7 @@
 """Appending to the audit log: continuing the chain whatever the last end was, and making it durable."""
 
 import fcntl
+import itertools
 import logging
 import os
 import stat
@@ -9,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 
 from proxyagent.audit.files import file_name, list_files, read_head, write_head
-from proxyagent.audit.record import BROKEN, START, TORN, Head, Value, encode
+from proxyagent.audit.record import BROKEN, PRUNED, START, TORN, Head, Value, encode
 from proxyagent.audit.walk import Damage, FileWalk
 from proxyagent.errors import AuditError
 
@@ -114,6 +115,32 @@ class ChainWriter:
             self._create(self.head.sequence + 1)
         except OSError as error:
             raise AuditError(f"cannot begin a new audit file: {error.strerror}", hint=_SPACE_HINT) from error
+        return self.head
+
+    def prune(self, max_bytes: int) -> Head:
+        """Remove the oldest files while all together are longer than this, and return what is durable now.
+
+        Each removal is on record, durably, before it is done, so that `verify_audit` can tell it from anybody else's.
+        Nothing goes while the log is broken: it is evidence then.
+
+        Raises:
+            AuditError: a file could not be removed, or its removal not be recorded.
+        """
+        try:
+            files = [(first, path, path.stat().st_size) for first, path in list_files(self._path)]
+            total_bytes = sum(size for _, _, size in files)
+            for (_, oldest, size), (first, path, _) in itertools.pairwise(files):
+                if total_bytes <= max_bytes or self.broken is not None:
+                    break
+                record = next(iter(FileWalk(path, first, None)), None)
+                digest = record.previous if record is not None else self.head.digest
+                self.append(PRUNED, {"through": first - 1, "previous": digest})
+                self.sync(self.head)
+                oldest.unlink()
+                os.fsync(self._directory)
+                total_bytes -= size
+        except OSError as error:
+            raise AuditError(f"cannot remove old audit files: {error.strerror}", hint=_SPACE_HINT) from error
         return self.head
 
     def close(self) -> None:

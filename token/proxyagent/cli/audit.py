@@ -34,5 +34,7 @@ def verify(config_path: Path, directory: Path | None, head: tuple[int, str] | No
     report = verify_audit(directory, head=head)
     files = "one file" if report.files == 1 else f"{report.files} files"
     click.echo(f"{report.records} records in {files} are as they were written")
+    if report.removed:
+        click.echo(f"{report.removed} before them were removed, as audit_max_mib has it")
     if report.head is not None:
         click.echo(f"head: {report.head[0]} {report.head[1]}")

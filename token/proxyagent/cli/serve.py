@@ -31,7 +31,12 @@ def command(config_path: Path) -> None:
     log_to_stderr()
     clock = SystemClock()
     with contextlib.ExitStack() as stack:  # whatever fails at the end, the rest is done
-        audit = AuditLog(config.agent.state_directory, now=clock.now, on_head=_tell_head)
+        audit = AuditLog(
+            config.agent.state_directory,
+            now=clock.now,
+            on_head=_tell_head,
+            max_bytes=config.agent.audit_max_mib << 20,
+        )
         stack.callback(audit.close)
         agent = Agent(config, clock, audit)
         handler = Handler(config, agent, clock, audit, memory_locked=memory_locked)

@@ -117,3 +117,13 @@ def rewrite(directory: Path, count: int) -> list[Head]:
         heads.append(head)
     (directory / "audit-000000000001.jsonl").write_bytes(b"".join(lines))
     return heads
+
+
+def noted(name: str, call: Callable[..., object], done: list[str]) -> Callable[..., object]:
+    """The same function, which notes its name when it is called."""
+
+    def noting(*arguments: object, **options: object) -> object:
+        done.append(name)
+        return call(*arguments, **options)
+
+    return noting

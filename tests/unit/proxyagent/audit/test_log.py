@@ -5,7 +5,6 @@ import os
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,7 @@ import pytest
 from proxyagent.audit import AuditLog, AuditReport, verify_audit
 from proxyagent.audit.record import START, Head
 from proxyagent.errors import AuditError
-from tests.unit.proxyagent.audit.conftest import FOR_EVER, Now, Opener, events, files, fill, records
+from tests.unit.proxyagent.audit.conftest import FOR_EVER, Now, Opener, events, files, fill, noted, records
 
 
 def test_what_is_recorded_is_in_the_file_at_once_and_verifies(open_log: Opener, tmp_path: Path) -> None:
@@ -26,7 +25,7 @@ def test_what_is_recorded_is_in_the_file_at_once_and_verifies(open_log: Opener, 
     assert (record["sequence"], record["version"], record["previous"]) == (1, 1, START.digest)
     log.close()
     report = verify_audit(tmp_path / "audit")
-    assert report == AuditReport(1, 1, Head(1, str(record["digest"])), 0)
+    assert report == AuditReport(1, 0, 1, Head(1, str(record["digest"])), 0)
     assert log.problem is None
 
 
@@ -38,14 +37,6 @@ def test_nobody_else_can_read_it(open_log: Opener, tmp_path: Path) -> None:
         os.umask(before)
     assert (tmp_path / "audit").stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in (tmp_path / "audit").iterdir()} == {0o600}
-
-
-def noted(name: str, call: Callable[..., None], done: list[str]) -> Callable[..., None]:
-    def noting(*arguments: int, **options: int) -> None:
-        done.append(name)
-        call(*arguments, **options)
-
-    return noting
 
 
 def test_the_head_is_told_only_after_it_is_on_the_disk(
@@ -112,7 +103,7 @@ def test_long_files_are_followed_by_others(written: Path) -> None:
         "audit-000000000015.jsonl",
         "audit-000000000029.jsonl",
     ]
-    assert verify_audit(written) == AuditReport(38, 3, verify_audit(written).head, 0)
+    assert verify_audit(written) == AuditReport(38, 0, 3, verify_audit(written).head, 0)
 
 
 def test_the_end_of_a_file_is_on_the_disk_before_the_next_begins(tmp_path: Path) -> None:
