@@ -5,6 +5,7 @@ clients are told about them is the truth of that moment.
 """
 
 import json
+import os
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -12,7 +13,7 @@ from pathlib import Path
 from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.plugin import compile_plugin
-from mover.sandbox.process import ServerProcess, together
+from mover.sandbox.process import ServerProcess, give_to, together
 from mover.sandbox.xrootd import StorageServer, initialised
 
 _PROGRAMS = ("tape_prepare.py", "tape_read.sh", "tape_remote.py", "tape_rest.py", "tape_write.sh")
@@ -40,7 +41,7 @@ class TapeServer(StorageServer):
         """Lay out the directory, as `StorageServer` does; `site_name` is what the Tape REST API calls the site."""
         super().__init__(directory, ca, robot=robot)
         self._site_name = site_name
-        for name in ("adm/failed", "adm/requests", "bin/mover/sandbox/files", f"mss/{self.export}"):
+        for name in ("adm/failed", "adm/requests", "bin/mover/sandbox/files", f"mss/{self.export}", "lost"):
             (self.directory / name).mkdir(parents=True)
         for name in _PROGRAMS:
             self._install(name, self.directory / "bin" / name)
@@ -74,6 +75,23 @@ class TapeServer(StorageServer):
         if not (buffered.is_file() and (self.tape_directory / path).is_file()):
             raise SandboxError(f"cannot evict {path}: it is not on disk and tape", hint="wait until it is archived")
         buffered.unlink()
+
+    def lose(self, path: str) -> None:
+        """Let the file's tape be unreadable from now on. What is on disk only then stays so; what is not, is lost.
+
+        Raises:
+            SandboxError: the file is not on tape.
+        """
+        copy, left = self.tape_directory / path, self.directory / "lost" / self.export / path
+        if not copy.is_file():
+            raise SandboxError(f"cannot lose {path}: it is not on tape", hint="wait until it is archived")
+        status = copy.stat()
+        left.parent.mkdir(parents=True, exist_ok=True)
+        left.touch()
+        os.truncate(left, status.st_size)
+        os.utime(left, ns=(status.st_atime_ns, status.st_mtime_ns))
+        give_to(self._user, self.directory / "lost")
+        copy.unlink()
 
     def stop(self) -> None:
         """End the site's three servers; what is on disk and tape stays."""

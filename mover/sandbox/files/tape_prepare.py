@@ -51,7 +51,7 @@ def _status(path: str, record: Path) -> dict[str, Any]:
     disk, tape = tape_state.on_disk(path), tape_state.on_tape(path)
     return {
         "path": path,
-        "path_exists": disk or tape,
+        "path_exists": disk or tape or tape_state.is_lost(path),
         "on_tape": tape,
         "online": disk,
         "requested": requested,

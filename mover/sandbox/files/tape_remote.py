@@ -10,7 +10,7 @@ import stat
 import sys
 from pathlib import Path
 
-from mover.sandbox.files.tape_state import TAPE
+from mover.sandbox.files.tape_state import LOST, TAPE
 
 
 def main(operation: str, *names: str) -> None:
@@ -40,11 +40,18 @@ def _answer(operation: str, path: Path, *more: Path) -> list[str]:
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
     elif operation == "rm":
-        path.unlink()
+        _known(path).unlink()
+        _known(path).unlink(missing_ok=True)  # what is left of an earlier copy
     else:
-        status = path.stat()
+        status = _known(path).stat()
         return [_statx(status)] if operation == "statx" else []
     return []
+
+
+def _known(path: Path) -> Path:
+    """The file on tape, or else what is left of a lost one."""
+    lost = LOST / path.relative_to(TAPE)
+    return lost if not path.exists() and lost.exists() else path
 
 
 def _statx(s: os.stat_result) -> str:

@@ -145,6 +145,8 @@ def _paths(paths: Any) -> list[str]:
 def _locality(path: str) -> dict[str, str]:
     localities = {(True, True): "DISK_AND_TAPE", (True, False): "DISK", (False, True): "TAPE"}
     locality = localities.get((tape_state.on_disk(path), tape_state.on_tape(path)))
+    if tape_state.is_lost(path):
+        locality = "LOST"
     if locality is None:
         return {"path": path, "error": "USER ERROR: file does not exist or is not accessible to you"}
     return {"path": path, "locality": locality}

@@ -11,6 +11,8 @@ from pathlib import Path
 BASE = Path("/proc/self/cwd")
 DISK = BASE / "disk"
 TAPE = BASE / "mss"
+#: What the tape system remembers of files whose tape cannot be read any more: their size and time, no content.
+LOST = BASE / "lost"
 
 _AGENT_SECONDS = 10
 
@@ -35,6 +37,11 @@ def on_tape(path: str) -> bool:
     except OSError:
         return False
     return (disk.st_size, disk.st_mtime_ns) == (tape.st_size, tape.st_mtime_ns)
+
+
+def is_lost(path: str) -> bool:
+    """Whether there was such a file, and its bytes are nowhere any more."""
+    return not on_disk(path) and not on_tape(path) and _below(LOST, path).is_file()
 
 
 def evict(path: str) -> bool:

@@ -1,7 +1,8 @@
-// oss.statlib of XRootD: tells, for each file, whether it is on disk, on tape, or both, and never guesses.
-// Parameters: the root of the disk buffer, a space, the root of the tape.
+// oss.statlib of XRootD: tells, for each file, whether it is on disk, on tape, both or lost, and never guesses.
+// Parameters: the roots of the disk buffer, of the tape, and of what is left of lost files, with spaces in between.
 #include <cerrno>
 #include <cstring>
+#include <sstream>
 #include <string>
 #include <sys/stat.h>
 #include <sys/xattr.h>
@@ -18,7 +19,7 @@ const dev_t kOffline = static_cast<dev_t>(0x80ULL << 56);
 const dev_t kHasBackup = static_cast<dev_t>(0x40ULL << 56);
 const int kResidentOnly = 0x0001;
 
-std::string disk_root, tape_root;
+std::string disk_root, tape_root, lost_root;
 
 bool sameContent(const struct stat &a, const struct stat &b) {
     return a.st_size == b.st_size && a.st_mtim.tv_sec == b.st_mtim.tv_sec && a.st_mtim.tv_nsec == b.st_mtim.tv_nsec;
@@ -44,20 +45,21 @@ int XrdOssStatInfo(const char *path, struct stat *info, int options, XrdOucEnv *
         errno = ENOENT;
         return -1;
     }
-    if (stat(copy.c_str(), info)) return -1;
-    if (S_ISREG(info->st_mode)) info->st_rdev = kOffline | kHasBackup;
+    if (!stat(copy.c_str(), info)) {
+        if (S_ISREG(info->st_mode)) info->st_rdev = kOffline | kHasBackup;
+        return 0;
+    }
+    const std::string lost = lost_root + (path + disk_root.size());
+    if (stat(lost.c_str(), info)) return -1;
+    if (S_ISREG(info->st_mode)) info->st_rdev = kOffline;
     return 0;
 }
 
 typedef int (*StatInfo)(const char *, struct stat *, int, XrdOucEnv *);
 
 StatInfo XrdOssStatInfoInit(XrdOss *, XrdSysLogger *, const char *, const char *parameters) {
-    const std::string text(parameters ? parameters : "");
-    const size_t space = text.find(' ');
-    if (space == std::string::npos) return nullptr;
-    disk_root = text.substr(0, space);
-    tape_root = text.substr(space + 1);
-    return XrdOssStatInfo;
+    std::istringstream words(parameters ? parameters : "");
+    return words >> disk_root >> tape_root >> lost_root ? XrdOssStatInfo : nullptr;
 }
 }
 
