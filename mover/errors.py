@@ -141,7 +141,7 @@ class CopyFailedError(StorageError):
 
 
 class NotOnlineError(StorageError):
-    """A file that is on tape only did not come online in time."""
+    """A file is on tape only: it must be brought online first, or did not come in time."""
 
     permanent = False
 

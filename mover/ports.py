@@ -70,7 +70,8 @@ class StorageEndpoint(Protocol):
         It may have to read the file for it: the deadline grows with `size_bytes`, which the file is known to have.
 
         Raises:
-            FileMissingError: there is no such file.
+            FileMissingError: there is no such file, or the storage has lost its tape.
+            NotOnlineError: the storage cannot tell before the file is brought online.
         """
 
     def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
@@ -112,6 +113,7 @@ class StorageEndpoint(Protocol):
         is cut after the stall timeout. A file that is on tape only is to be brought online before.
 
         Raises:
+            NotOnlineError: it was not.
             FileMissingError: there is no such file.
         """
 

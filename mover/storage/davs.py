@@ -73,6 +73,7 @@ class DavsEndpoint(GfalEndpoint):
         found = self.stat(path)  # also because a directory would answer with a page of HTML
         if found is None:
             raise FileMissingError(f"there is no {self.url(path)}", hint="look at what the endpoint has")
+        self.refuse_offline(path)
         end = found.size_bytes if size_bytes is None else min(found.size_bytes, offset + size_bytes)
         if offset < end:
             url = self._location.url(path, scheme="https")

@@ -33,6 +33,7 @@ from mover.storage.cleanup import removed_on_failure
 from mover.storage.credential import NamedCredential, NamedProxy
 from mover.storage.gfalcopy import copy_by_gfal
 from mover.storage.gfalerrors import printable, storage_error
+from mover.storage.tapestatus import NOWHERE, check_online, locality_named, locality_told
 from mover.storage.thirdparty import Watch, between_storages, check_pair
 from mover.storage.xrdcl import limit_waiting
 
@@ -40,15 +41,6 @@ Answer = TypeVar("Answer")
 _WIDTHS = {ChecksumKind.ADLER32: 8, ChecksumKind.MD5: 32}
 _MOST_ENTRIES = 1_000_000
 _PIN_SECONDS = 86400
-# gfal2's words for the localities of the Tape REST API.
-_LOCALITIES = {
-    "ONLINE": Locality.DISK,
-    "NEARLINE": Locality.TAPE,
-    "ONLINE_AND_NEARLINE": Locality.DISK_AND_TAPE,
-    "LOST": Locality.LOST,
-    "NONE": Locality.NONE,
-    "UNAVAILABLE": Locality.UNAVAILABLE,
-}
 
 
 class GfalEndpoint(ABC):
@@ -130,7 +122,7 @@ class GfalEndpoint(ABC):
         return sorted((file for file in files if file), key=lambda file: file.path)
 
     def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
-        """The storage's own checksum."""
+        """The storage's own checksum. Some know that of a file on tape, others say that there is no such file."""
         url = self.url(path)
         patience = self._checksum_seconds + size_bytes // SLOWEST_CHECKSUM_BYTES_PER_SECOND
 
@@ -139,7 +131,11 @@ class GfalEndpoint(ABC):
             answer: str = context.checksum(url, kind.name)
             return answer
 
-        answer = self._call(url, ask)
+        try:
+            answer = self._call(url, ask)
+        except FileMissingError:
+            self.refuse_offline(path)
+            raise
         # Some servers leave out leading zeros.
         value = answer.strip().lower().zfill(_WIDTHS[kind])
         if not re.fullmatch(rf"[0-9a-f]{{{_WIDTHS[kind]}}}", value):
@@ -170,6 +166,8 @@ class GfalEndpoint(ABC):
             raise ThirdPartyCopyError(
                 f"{source_url} has {there} bytes, not {size_bytes}", hint="copy from another replica, or stream it"
             )
+        if source.capabilities.tape:
+            check_online(source_url, self._locality(source_url))
         self.refuse_existing(path)
         self.make_parent(path)
         watch = Watch(alive, what=f"{source_url} to {url}", stall_seconds=self._stall_seconds)
@@ -215,22 +213,22 @@ class GfalEndpoint(ABC):
     def on_tape(self, path: str) -> bool:
         """What the storage's archive poll (root: prepare query; davs: WLCG Tape REST API archiveinfo) says."""
         url = self._tape_url(path)
-        answer: int = self._tape_call(path, lambda context: context.archive_poll(url))
-        return answer == 1
+        try:
+            return self._archived(url)
+        except StorageError as error:
+            if locality_told(error) in {Locality.LOST, Locality.NONE}:
+                return False
+            raise
 
     def locality(self, path: str) -> Locality:
         """What the storage says of the file's status (gfal2's attribute user.status)."""
-        url = self._tape_url(path)
-        answer: str = self._tape_call(path, lambda context: context.getxattr(url, "user.status"))
-        try:
-            return _LOCALITIES[answer.strip("\0 ")]
-        except KeyError:
-            raise StorageError(f"{url}: unknown status {printable(answer)!r}", hint="ask the site") from None
+        return self._locality(self._tape_url(path))
 
     def bring_online(self, path: str) -> None:
-        """Ask for it, without waiting."""
+        """Ask for it, without waiting. The look before it is for root://, where nobody says that there is no file."""
         url = self._tape_url(path)
-        self._tape_call(path, lambda context: context.bring_online(url, _PIN_SECONDS, self._stall_seconds, True))
+        self._call(url, lambda context: context.stat(url))
+        self._tape_call(url, lambda context: context.bring_online(url, _PIN_SECONDS, self._stall_seconds, True))
 
     def close(self) -> None:
         """Let go of the context and the proxy."""
@@ -241,6 +239,14 @@ class GfalEndpoint(ABC):
         """Raise FileExistsAtEndpointError if anything is stored under `path` now."""
         if self.stat(path) is not None:
             raise FileExistsAtEndpointError(f"{self.url(path)} exists", hint="nothing is overwritten: look whose it is")
+
+    def refuse_offline(self, path: str) -> None:
+        """Raise NotOnlineError if the file is on tape only.
+
+        To open it would have the storage stage it, for as long as that takes, and ends some servers of XRootD 5.5.
+        """
+        if self._capabilities.tape:
+            check_online(self.url(path), self.locality(path))
 
     def make_parent(self, path: str) -> None:
         """Make the directory of `path`, and those above it."""
@@ -253,14 +259,31 @@ class GfalEndpoint(ABC):
             raise StorageError(f"{url} is at an endpoint without tape", hint="ask capabilities first")
         return url
 
-    def _tape_call(self, path: str, call: Callable[[Any], Answer]) -> Answer:
-        url = self.url(path)
+    def _locality(self, url: str) -> Locality:
+        try:
+            status: str = self._tape_call(url, lambda context: context.getxattr(url, "user.status"))
+        except StorageError as error:
+            locality = locality_told(error)
+            if locality is None:
+                raise
+            return locality
+        if status == NOWHERE:
+            return Locality.TAPE if self._archived(url) else Locality.LOST
+        named = locality_named(status)
+        if named is None:
+            raise StorageError(f"{url}: unknown status {printable(status)!r}", hint="ask the site")
+        return named
+
+    def _archived(self, url: str) -> bool:
+        answer: int = self._tape_call(url, lambda context: context.archive_poll(url))
+        return answer == 1
+
+    def _tape_call(self, url: str, call: Callable[[Any], Answer]) -> Answer:
         try:
             return self._call(url, call)
         except StorageError:
-            # The Tape REST API has no code of its own for a missing file.
-            if self.stat(path) is None:
-                raise FileMissingError(f"there is no {url}", hint="look at what the endpoint has") from None
+            # The Tape REST API has no code of its own for a missing file: the look has.
+            self._call(url, lambda context: context.stat(url))
             raise
 
     def _call(self, url: str, call: Callable[[Any], Answer]) -> Answer:

@@ -9,7 +9,6 @@ from typing import Literal
 
 from mover.errors import (
     EndpointFullError,
-    EndpointUnavailableError,
     FileExistsAtEndpointError,
     FileMissingError,
     ForeignFileError,
@@ -20,6 +19,7 @@ from mover.model import ChecksumKind, Locality, StoredFile, check_path
 from mover.ports import Capabilities, MayRemove, StorageEndpoint, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.pieces import pieces
+from mover.storage.tapestatus import check_online
 
 #: The calls that `MemoryEndpoint.fail_next` can make fail.
 Call = Literal[
@@ -109,6 +109,7 @@ class MemoryEndpoint:
         if kind not in self._capabilities.checksums:
             raise StorageError(f"endpoint {self._name} computes no {kind}", hint="ask capabilities first")
         data = self._stored(path).data
+        self._refuse_offline(path)
         if kind is ChecksumKind.ADLER32:
             return f"{zlib.adler32(data):08x}"
         return hashlib.md5(data, usedforsecurity=False).hexdigest()
@@ -168,8 +169,7 @@ class MemoryEndpoint:
         """The bytes stored under `path`."""
         self._begin("read")
         data = self._stored(path).data
-        if path in self.evicted:
-            raise EndpointUnavailableError(f"{self.url(path)} is on tape only", hint="bring it online first")
+        self._refuse_offline(path)
         end = len(data) if size_bytes is None else min(len(data), offset + size_bytes)
         for start in range(offset, end, _PIECE_BYTES):
             yield bytes(data[start : min(end, start + _PIECE_BYTES)])
@@ -243,6 +243,10 @@ class MemoryEndpoint:
             return self._files[check_path(path)]
         except KeyError:
             raise FileMissingError(f"there is no {self.url(path)}", hint="look at what the endpoint has") from None
+
+    def _refuse_offline(self, path: str) -> None:
+        if path in self.evicted:
+            check_online(self.url(path), Locality.TAPE if self.migrated(path) else Locality.LOST)
 
     def _check_tape(self) -> None:
         if not self._capabilities.tape:

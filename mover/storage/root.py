@@ -42,6 +42,7 @@ class RootEndpoint(GfalEndpoint):
     def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
         """The file's bytes, up to the size that it has when it is opened."""
         url = self.url(path)
+        self.refuse_offline(path)
         file = library.File()
         # A connection that broke fails the read: a file that was opened anew might be another one.
         file.set_property("ReadRecovery", "false")
