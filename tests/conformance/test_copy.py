@@ -21,9 +21,10 @@ from mover.errors import (
     EndpointUnavailableError,
     FileExistsAtEndpointError,
     FileMissingError,
+    NotOnlineError,
     ThirdPartyCopyError,
 )
-from mover.model import ChecksumKind
+from mover.model import ChecksumKind, Locality
 from mover.ports import CredentialSource, StorageEndpoint
 from mover.sandbox.process import together
 from mover.sandbox.xrootd import DiskServer, StorageServer
@@ -204,6 +205,23 @@ def test_a_source_that_is_missing(pair: Pair) -> None:
     assert pair.nothing_left()
 
 
+@pytest.mark.parametrize("kind", PROTOCOLS)
+def test_a_source_that_is_on_tape_only(pairs: Pairs, kind: str) -> None:
+    tape, folder = pairs.site.tape, uuid4().hex
+    source = pairs.end(kind, tape, folder=folder)
+    pair = Pair(source, pairs.end(kind, pairs.site.disk))
+    data = put(source, SOURCE, 1000)
+    assert eventually(lambda: source.locality(SOURCE) is Locality.DISK_AND_TAPE)
+    tape.evict(f"{folder}/{SOURCE}")
+    with pytest.raises(NotOnlineError):
+        pair.copy(1000)
+    assert pair.nothing_left()
+    source.bring_online(SOURCE)
+    assert eventually(lambda: source.locality(SOURCE).online)
+    pair.copy(1000)
+    assert b"".join(pair.target.read(TARGET)) == data
+
+
 @pytest.mark.parametrize("declared", [999, 1001])
 def test_a_source_of_another_size(pair: Pair, declared: int) -> None:
     put(pair.source, SOURCE, 1000)
@@ -215,8 +233,9 @@ def test_a_source_of_another_size(pair: Pair, declared: int) -> None:
 @pytest.mark.parametrize("calls", [1, 3])
 def test_what_alive_raises_ends_the_copy(pair: Pair, calls: int) -> None:
     put(pair.source, SOURCE, LARGE)
-    with pytest.raises(StopError):
+    with pytest.raises(StopError) as caught:
         pair.copy(LARGE, once_after(calls, stop))
+    assert not getattr(caught.value, "__notes__", [])
     assert pair.nothing_left()
     data = put(pair.target, TARGET, 1000)
     assert b"".join(pair.target.read(TARGET)) == data

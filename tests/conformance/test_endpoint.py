@@ -17,9 +17,9 @@ from mover.errors import (
     StorageError,
     UnsafeNameError,
 )
-from mover.model import ChecksumKind, Locality
+from mover.model import ChecksumKind
 from mover.ports import StorageEndpoint
-from tests.conformance.subjects import Subject, eventually
+from tests.conformance.subjects import Subject
 
 PATH = "raw/00100/00123.tar"
 EVERY_CHARACTER = "azAZ09._+=@,-"
@@ -297,32 +297,6 @@ def test_read_can_be_ended_early(endpoint: StorageEndpoint) -> None:
 def test_read_what_is_not_there(endpoint: StorageEndpoint) -> None:
     with pytest.raises(FileMissingError):
         b"".join(endpoint.read(PATH))
-
-
-def test_locality(endpoint: StorageEndpoint) -> None:
-    put(endpoint, PATH, b"run")
-    if not endpoint.capabilities.tape:
-        for ask in (endpoint.locality, endpoint.bring_online):
-            with pytest.raises(StorageError):
-                ask(PATH)
-        return
-    assert eventually(lambda: endpoint.locality(PATH) is Locality.DISK_AND_TAPE)
-    endpoint.bring_online(PATH)
-    assert endpoint.locality(PATH).online
-    for ask in (endpoint.locality, endpoint.bring_online):
-        with pytest.raises(FileMissingError):
-            ask("raw/missing")
-
-
-def test_on_tape(endpoint: StorageEndpoint) -> None:
-    put(endpoint, PATH, b"run")
-    if not endpoint.capabilities.tape:
-        with pytest.raises(StorageError):
-            endpoint.on_tape(PATH)
-        return
-    assert eventually(lambda: endpoint.on_tape(PATH))
-    with pytest.raises(FileMissingError):
-        endpoint.on_tape("raw/missing")
 
 
 def test_two_endpoints_in_two_threads(subject: Subject) -> None:

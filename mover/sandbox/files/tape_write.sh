@@ -18,3 +18,5 @@ sync "$to.part"
 # The exact time tells the stat plug-in that the copy is of this very content.
 touch -r "$from" "$to.part"
 mv "$to.part" "$to"
+# Removed meanwhile, when there was nothing to remove from tape yet.
+[ -e "$from" ] || { rm -f "$to"; exit 5; }

@@ -32,10 +32,10 @@ def drive(tape_server: TapeServer) -> Iterator[TapeServer]:
     tape_server.set_drive(Drive.READY)
 
 
-def _upload(url: str, ca: CertificateAuthority, proxy: MemoryProxy, tape: TapeServer) -> str:
-    """Upload by the scheme of the base URL; the name."""
+def _upload(url: str, ca: CertificateAuthority, proxy: MemoryProxy, tape: TapeServer, folder: str = "new") -> str:
+    """Upload by the scheme of the base URL; the name, in that folder."""
     scheme = url.partition(":")[0]
-    name = f"{scheme}/file"
+    name = f"{folder}/{scheme}/file"
     if scheme == "davs":
         assert https("PUT", f"{url}/{name}", ca=str(ca.directory), proxy=proxy.path, body=_CONTENT) == 200
     else:
@@ -114,6 +114,30 @@ def test_a_name_that_is_on_tape_only_is_taken(
     tape_server.evict("taken/file")
     assert root.create("taken/file", b"other") != 0
     assert (tape_server.tape_directory / "taken/file").read_bytes() == _CONTENT
+
+
+def test_a_file_can_be_lost_on_tape(
+    tape_server: TapeServer, base_url: str, grid_ca: CertificateAuthority, robot_proxy: MemoryProxy
+) -> None:
+    name = _upload(base_url, grid_ca, robot_proxy, tape_server, folder="lost")
+    context, url = gfal(robot_proxy.path), f"{base_url}/{name}"
+    with pytest.raises(SandboxError, match="cannot lose"):
+        tape_server.lose(f"{name}.other")
+    eventually(lambda: context.archive_poll(url) == 1)
+    tape_server.evict(name)
+    tape_server.lose(name)
+    # The tape system still knows its name and its size, and nothing else.
+    assert context.stat(url).st_size == len(_CONTENT)
+    assert not (tape_server.tape_directory / name).exists()
+    if base_url.startswith("root"):
+        assert context.getxattr(url, "user.status") == "UNKNOWN"
+        assert context.archive_poll(url) == 0
+    else:
+        with pytest.raises(gfal2.GError, match="reported as LOST"):
+            context.getxattr(url, "user.status")
+    context.unlink(url)
+    with pytest.raises(gfal2.GError):
+        context.stat(url)
 
 
 def test_nobody_else_is_told_anything(base_url: str, other_proxy: MemoryProxy, robot_proxy: MemoryProxy) -> None:
