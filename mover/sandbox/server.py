@@ -44,6 +44,11 @@ class RobotServer(ABC):
             (self.directory / name).mkdir(parents=True)
         ca.issue_host(self.directory / "etc")
 
+    @property
+    @abstractmethod
+    def disk_directory(self) -> Path:
+        """Where the files below the base of the server's URLs are on disk."""
+
     def start(self) -> None:
         """Start the server and wait until it is ready. After the first time, the URLs stay the same.
 

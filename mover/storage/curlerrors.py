@@ -1,4 +1,4 @@
-"""What curl's error codes, and a WebDAV server's answers to a PUT, mean."""
+"""What curl's error codes, and a WebDAV server's answers to a PUT or a MOVE, mean."""
 
 import re
 
@@ -23,6 +23,9 @@ _DOWN: _Meaning = (
     EndpointUnavailableError,
     "nothing to do if it is a short outage: it is tried again; else ask the site",
 )
+# Of a PUT or a MOVE, 409 means the directory (RFC 4918, sections 9.7.1 and 9.9.4); some servers say 404. It was made
+# just before. Apache says 409 too when a directory stands under the name itself, which the next look will find.
+_GONE: _Meaning = (FileMissingError, "the file or its directory has gone since it was looked at: it is tried again")
 _REFUSED: _Meaning = (StorageError, "read the endpoint's answer above; trying again will not help")
 
 _CURL: dict[int, _Meaning] = {
@@ -37,9 +40,10 @@ _CURL: dict[int, _Meaning] = {
 _STATUS: dict[int, _Meaning] = {
     401: _DENIED,
     403: _DENIED,
-    404: (FileMissingError, "the directory has gone since it was made: it is tried again"),
+    207: (EndpointUnavailableError, "the server could not do all of it: it is tried again; else ask the site"),
+    404: _GONE,
     408: _DOWN,
-    409: (ForeignFileError, "a directory stands there, or a file where a directory is needed: find out whose it is"),
+    409: _GONE,
     412: (FileExistsAtEndpointError, "nothing is overwritten: look whose it is"),
     413: _FULL,
     423: _DOWN,
@@ -72,6 +76,7 @@ def curl_error(code: int, text: str, url: str) -> StorageError:
 
 def answer_error(status: int, body: str, url: str) -> StorageError:
     """The error that an HTTP status (RFC 9110, section 15) other than 2xx stands for, with what the server says."""
-    by_text = (meaning for pattern, meaning in _TEXTS if status >= 500 and pattern.search(body))
+    telling = status == 409 or status >= 500
+    by_text = (meaning for pattern, meaning in _TEXTS if telling and pattern.search(body))
     kind, hint = next(by_text, None) or _STATUS.get(status) or (_DOWN if status >= 500 else _REFUSED)
     return kind(f"{url}: HTTP {status}: {printable(body)}", hint=hint)

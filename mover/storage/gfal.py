@@ -193,11 +193,15 @@ class GfalEndpoint(ABC):
 
     def rename(self, source: str, target: str) -> None:
         """Give the file another name, after a look that there is a source and no target."""
-        source_url, target_url = self.url(source), self.url(target)
         if self.stat(source) is None:
-            raise FileMissingError(f"there is no {source_url}", hint="look at what the endpoint has")
+            raise FileMissingError(f"there is no {self.url(source)}", hint="look at what the endpoint has")
         self.make_parent(target)  # some storages do it themselves, others do not
         self.refuse_existing(target)
+        self.move(source, target)
+
+    def move(self, source: str, target: str) -> None:
+        """Rename, whatever is there: `rename` has looked."""
+        source_url, target_url = self.url(source), self.url(target)
         self._call(source_url, lambda context: context.rename(source_url, target_url))
 
     def remove(self, path: str) -> None:

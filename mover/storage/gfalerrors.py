@@ -37,6 +37,11 @@ _ODD_KIND = _Meaning(
     ForeignFileError, "a file where a directory is needed, or the reverse", "find out who made it, and why"
 )
 _REFUSED = _Meaning(StorageError, "refused", "read the endpoint's answer above; trying again will not help")
+_NO_CHECKSUMS = _Meaning(
+    StorageError,
+    "the endpoint computes no such checksum",
+    "give it `checksums = []` in the configuration, so that files are read back instead",
+)
 
 # davix says 1 for HTTP 403. XrdCl says 52 when the login failed. gfal2's archive_poll says 70 for XrdCl's failures, and
 # gsiftp:// for whatever Globus' text does not tell.
@@ -76,6 +81,8 @@ _TEXTS: tuple[tuple[re.Pattern[str], _Meaning], ...] = tuple(
         (r"the user (?:certificate|private key|credentials)", _DENIED),
         (r"\bHTTP 40[13]\b|auth failed", _DENIED),
         (r"\bHTTP 404\b", _MISSING),
+        (r"\bHTTP 400\b", _REFUSED),
+        (r"checksum calculation for \w+ not supported", _NO_CHECKSUMS),
         (r"\bXML pars", _REFUSED),
         (r"\bHTTP 507\b|no space left|quota exceeded", _FULL),
         (r"\bHTTP (?:408|429|5\d\d)\b", _DOWN),

@@ -13,12 +13,17 @@ from mover.sandbox.ca import CertificateAuthority
 
 @dataclass(frozen=True)
 class Answer:
-    """A status, headers beside Content-Length, and a body, of which `length` may tell a lie."""
+    """A status, headers beside Content-Length, and a body, of which `length` may tell a lie.
+
+    Before it, `takes_bytes` of the request's body are asked for, read, and given to `took`; the rest never is.
+    """
 
     status: int
     headers: Mapping[str, str] = field(default_factory=dict)
     body: bytes = b""
     length: int | None = None
+    takes_bytes: int = 0
+    took: Callable[[bytes], object] = len
 
 
 def redirect(where: str) -> Answer:
@@ -38,6 +43,10 @@ def door(ca: CertificateAuthority, directory: Path, answer: Callable[[str, str],
 
         def answer(self) -> None:
             given = answer(self.command, self.path)
+            if given.takes_bytes:
+                self.send_response_only(100)
+                self.end_headers()
+                given.took(self.rfile.read(given.takes_bytes))
             self.send_response(given.status)
             for name, value in given.headers.items():
                 self.send_header(name, value)
@@ -47,7 +56,8 @@ def door(ca: CertificateAuthority, directory: Path, answer: Callable[[str, str],
             self.wfile.write(given.body)
             self.close_connection = True
 
-        do_PUT = do_GET = do_HEAD = do_PROPFIND = do_MKCOL = do_DELETE = do_OPTIONS = answer  # noqa: N815
+        do_PUT = do_GET = do_HEAD = do_PROPFIND = do_MKCOL = answer  # noqa: N815
+        do_MOVE = do_DELETE = do_OPTIONS = answer  # noqa: N815
 
         def log_message(self, *_arguments: object) -> None:
             """Say nothing."""

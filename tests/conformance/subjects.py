@@ -4,6 +4,7 @@ import os
 import shutil
 import socket
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -12,12 +13,14 @@ from uuid import uuid4
 
 import pytest
 
+from mover.model import ChecksumKind
 from mover.ports import CredentialSource, StorageEndpoint
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.gridftp import GridFtpServer
-from mover.sandbox.process import together
+from mover.sandbox.process import give_to, server_user, together
 from mover.sandbox.server import RobotServer
 from mover.sandbox.tape import TapeServer
+from mover.sandbox.webdav import WebDavServer
 from mover.sandbox.xrootd import DiskServer
 from mover.storage.file import FileEndpoint
 from mover.storage.memory import MemoryEndpoint
@@ -25,13 +28,15 @@ from tests.conformance.credentials import RobotCredentials
 
 MEMORY = ("memory", "memory-tape")
 LOCAL = (*MEMORY, "file")
-DISKS = ("root", "roots", "davs", "gsiftp")
+PLAIN = "davs-plain"  # a server that computes no checksums
+DISKS = ("root", "roots", "davs", PLAIN, "gsiftp")
 REMOTE = (*DISKS, "root-tape", "davs-tape")
 
 _PACKAGES = {
     "xrootd": "xrootd-server",
     "frm_xfrd": "xrootd-server",
     "globus-gridftp-server": "globus-gridftp-server-progs",
+    "apache2": "apache2-bin",
     "g++": "g++",
 }
 _PATH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"  # where an ordinary user may not look
@@ -44,8 +49,13 @@ def scheme_of(kind: str) -> str:
 
 def disk_server(kind: str, directory: Path, ca: CertificateAuthority) -> RobotServer:
     """A server of one's own that speaks the protocol of `kind`, to be started and closed."""
-    made = GridFtpServer if kind == "gsiftp" else DiskServer
+    made = {"gsiftp": GridFtpServer, PLAIN: WebDavServer}.get(kind, DiskServer)
     return made(directory, ca, robot="Robot")
+
+
+def server_account(kind: str) -> str:
+    """Who the server of `kind` runs as where tests are run by root."""
+    return {"gsiftp": "nobody", PLAIN: "www-data"}.get(kind, "xrootd")
 
 
 def base_url_of(kind: str, server: RobotServer) -> str:
@@ -69,17 +79,39 @@ class Site:
         self.disk = DiskServer(directory / "disk", ca, robot="Robot")
         self.tape = TapeServer(directory / "tape", ca, robot="Robot")
         self.gridftp = GridFtpServer(directory / "gridftp", ca, robot="Robot")
-        together(self.disk.start, self.tape.start, self.gridftp.start)
+        self.plain = WebDavServer(directory / "plain", ca, robot="Robot")
+        together(*(server.start for server in self.servers))
+
+    @property
+    def servers(self) -> tuple[RobotServer, ...]:
+        """All of them."""
+        return self.disk, self.tape, self.gridftp, self.plain
 
     def close(self) -> None:
         """Stop the servers."""
-        together(self.disk.close, self.tape.close, self.gridftp.close)
+        together(*(server.close for server in self.servers))
 
     def base_url(self, kind: str) -> str:
         """The base URL that `kind` has at this site."""
-        if kind == "gsiftp":
-            return self.gridftp.gsiftp_url
-        return base_url_of(kind, self.tape if kind.endswith("-tape") else self.disk)
+        return base_url_of(kind, self.server(kind))
+
+    def server(self, kind: str) -> RobotServer:
+        """The server that the subjects of `kind` are at."""
+        if kind.endswith("-tape"):
+            return self.tape
+        others: dict[str, RobotServer] = {"gsiftp": self.gridftp, PLAIN: self.plain}
+        return others.get(kind, self.disk)
+
+    def folder(self, subject: "Subject") -> Path:
+        """Where the files of a subject are on its server's disk."""
+        return self.server(subject.kind).disk_directory / subject.base_url.rpartition("/")[2]
+
+    def store(self, subject: "Subject", name: str, data: bytes) -> None:
+        """Put a file there, behind everybody's back."""
+        folder = self.folder(subject)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(data)
+        give_to(server_user(server_account(subject.kind)), folder)
 
     def at(self, kind: str, port: int, path: str = "/store") -> str:
         """The base URL of that path at a port of localhost where `kind` is spoken, or should be."""
@@ -109,6 +141,7 @@ class Site:
                 credentials=credentials,
                 ca_directory=self.ca.directory,
                 tape=tape,
+                checksums=frozenset() if kind == PLAIN else frozenset({ChecksumKind.ADLER32}),
                 stall_timeout_seconds=stall_timeout_seconds,
             )
         kinds = {"root": RootEndpoint, "roots": RootsEndpoint, "gsiftp": GsiFtpEndpoint}
@@ -148,6 +181,13 @@ def local_subject(kind: str, directory: Path) -> Subject:
 def remote_subject(kind: str, site: Site) -> Subject:
     """A directory of its own at a real server."""
     return Subject(kind, f"{site.base_url(kind)}/{uuid4().hex}", lambda url: site.endpoint(kind, url))
+
+
+def adler32_of(endpoint: StorageEndpoint, path: str) -> str:
+    """The adler32 of what is stored: the storage's own, or where it has none that of the bytes read back."""
+    if ChecksumKind.ADLER32 in endpoint.capabilities.checksums:
+        return endpoint.checksum(path, ChecksumKind.ADLER32)
+    return f"{zlib.adler32(b''.join(endpoint.read(path))):08x}"
 
 
 def refusing_port() -> Iterator[int]:

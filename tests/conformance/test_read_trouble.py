@@ -86,8 +86,7 @@ def test_file_that_is_cut_short_while_it_is_read(site: Site, kind: str) -> None:
     endpoint.upload("a", [data], len(data))
     with closing(endpoint.read("a")) as pieces:
         next(pieces)
-        server = site.gridftp if kind == "gsiftp" else site.disk
-        os.truncate(server.disk_directory / urlsplit(subject.base_url).path.rpartition("/")[2] / "a", 50 << 20)
+        os.truncate(site.folder(subject) / "a", 50 << 20)
         with pytest.raises(EndpointUnavailableError):
             b"".join(pieces)
 
