@@ -1,5 +1,6 @@
 """What the Grid protocols have in common: every call but bulk data, through gfal2. Only this module imports it."""
 
+import os
 import re
 import signal
 import stat
@@ -303,6 +304,8 @@ class GfalEndpoint(ABC):
 
     def _new_context(self, proxy_path: str) -> Any:
         limit_waiting()
+        # davix (0.8.4) would follow what it remembers of redirects, and overflow the stack when they lead in a circle.
+        os.environ["DAVIX_DISABLE_REDIRECT_CACHING"] = "1"
         # It blocks all signals in the thread that makes a context (and in every process that this thread starts).
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
         try:
