@@ -11,6 +11,7 @@ import pytest
 from mover.bundle.plan import BundlePlan
 from mover.bundle.stream import BundleReader
 from mover.catalogue import custody
+from mover.catalogue.agreement import disagreements
 from mover.catalogue.runs import bundle_of
 from mover.sandbox.tape import Drive
 from mover.states import RunState
@@ -71,6 +72,7 @@ def test_a_marked_run_becomes_safe_and_is_released(box: Box) -> None:
     assert box.state(RUN) is RunState.RELEASED
     with box.catalogue() as database:
         assert custody.verify(database).records > 8
+        assert not list(disagreements(database))
 
 
 def test_a_run_closed_by_command_is_moved_without_a_marker(box: Box) -> None:

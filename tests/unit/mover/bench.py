@@ -50,7 +50,12 @@ class NoChecksumWhenEvicted(MemoryEndpoint):
 
 
 class Bench:
-    """A closed run, a catalogue, and one tape and one disk in memory."""
+    """A closed run, a catalogue, and one tape and one disk in memory.
+
+    A test that changes the catalogue behind the mover's back says that it is `spoiled`.
+    """
+
+    spoiled = False
 
     def __init__(self, base: Path) -> None:
         runs = base / "daq"

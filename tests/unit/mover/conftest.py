@@ -6,14 +6,23 @@ from pathlib import Path
 
 import pytest
 
+from mover.catalogue import custody
+from mover.catalogue.agreement import disagreements
+from mover.catalogue.database import Database
 from tests.unit.mover.bench import Bench
 from tests.unit.mover.running import News, SettableClock
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
-    """A run that has ended and is not yet closed."""
-    return Bench(tmp_path)
+def bench(tmp_path: Path) -> Iterator[Bench]:
+    """A run that has ended and is not yet closed. Whatever the test does, the custody records must explain it."""
+    made = Bench(tmp_path)
+    yield made
+    if not made.spoiled:
+        database = Database(made.config.catalogue, read_only=True)
+        custody.verify(database)
+        assert not list(disagreements(database))
+        database.close()
 
 
 @pytest.fixture

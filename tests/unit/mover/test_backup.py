@@ -125,6 +125,7 @@ def test_a_full_disk_leaves_no_backup(bench: Bench, tmp_path: Path) -> None:
 
 def test_a_damaged_catalogue_makes_no_backup(bench: Bench, tmp_path: Path) -> None:
     bench.make_safe()
+    bench.spoiled = True
     bench.catalogue.close()
     (page,) = sqlite3.connect(bench.config.catalogue).execute("SELECT rootpage FROM sqlite_schema WHERE name='member'")
     with bench.config.catalogue.open("r+b") as file:
@@ -141,6 +142,7 @@ class Upgrade:
 
     def __init__(self, bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
         bench.close_run()
+        bench.spoiled = True
         bench.catalogue.close()
         self.path = bench.config.catalogue
         self._shipped = migrations.shipped()

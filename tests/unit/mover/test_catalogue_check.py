@@ -18,6 +18,7 @@ def _all_faults(bench: Bench) -> dict[str, list[str]]:
 
 
 def _tamper(bench: Bench, *statements: str) -> None:
+    bench.spoiled = True
     raw = sqlite3.connect(bench.catalogue.path, isolation_level=None)
     for statement in statements:
         raw.execute(statement)

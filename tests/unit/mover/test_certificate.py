@@ -166,6 +166,7 @@ def test_records_of_other_runs_may_lie_between(bench: Bench, proxy: RobotProxy, 
 
 def test_a_catalogue_that_contradicts_itself_is_not_certified(bench: Bench) -> None:
     bench.make_safe()
+    bench.spoiled = True
     with bench.catalogue.transaction() as connection:
         connection.execute("UPDATE replica SET state = 'archived' WHERE endpoint = 'disk'")
     with pytest.raises(CatalogueError, match=r"contradicts itself: .*at disk is archived"):
@@ -176,6 +177,7 @@ def test_a_catalogue_that_contradicts_itself_is_not_certified(bench: Bench) -> N
 
 def test_a_record_that_was_changed_is_not_certified(bench: Bench) -> None:
     bench.make_safe()
+    bench.spoiled = True
     with bench.catalogue.transaction() as connection:
         connection.execute("DROP TRIGGER custody_is_not_changed")
         connection.execute("UPDATE custody SET by = 'me@here' WHERE seq = 2")
@@ -420,6 +422,7 @@ def test_a_certificate_that_was_kept_shows_that_the_chain_was_cut_off_or_made_an
     file.write_bytes(_certificate(bench, proxy))
     command = ["--config", str(config), "custody", "verify", "--certificate", str(file)]
     assert CliRunner().invoke(cli, command).exit_code == 0
+    bench.spoiled = True
     with bench.catalogue.transaction() as connection:
         connection.execute("DROP TRIGGER custody_is_not_removed")
         connection.execute("DELETE FROM custody")

@@ -99,6 +99,7 @@ def test_a_run_of_which_something_is_stored_is_never_planned_anew(bench: Bench) 
 
 def test_an_lfn_that_belongs_to_another_run_quarantines_this_one(bench: Bench) -> None:
     bench.close_run()
+    bench.spoiled = True
     with bench.catalogue.transaction() as connection:
         connection.execute("UPDATE bundle SET lfn = 'MICE/04743.tar'")
     bench.daq.write_run(RUN + 1, parts=1, part_bytes=5_000)

@@ -27,6 +27,7 @@ _REPLICA = "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt
 
 def _tamper(bench: Bench, statement: str = "", *values: object) -> None:
     """What somebody could do who writes the file with another program."""
+    bench.spoiled = True
     raw = sqlite3.connect(bench.catalogue.path, isolation_level=None)
     raw.execute("DROP TRIGGER IF EXISTS custody_is_not_changed")
     raw.execute("DROP TRIGGER IF EXISTS custody_is_not_removed")
@@ -250,6 +251,7 @@ def test_records_that_the_mover_would_not_write_are_named(
     bench: Bench, event: str, facts: dict[str, object], said: str
 ) -> None:
     bench.close_run()
+    bench.spoiled = True
     with bench.catalogue.transaction() as connection:
         custody.append(connection, NOW, RUN, event, **facts)
     (found,) = _found(bench)
@@ -258,6 +260,7 @@ def test_records_that_the_mover_would_not_write_are_named(
 
 def test_a_release_without_a_verified_replica_is_found(bench: Bench) -> None:
     bench.close_run()
+    bench.spoiled = True
     record_run_event(bench.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
     record_run_event(bench.catalogue, RUN, RunEvent.FILES_REMOVED, now=NOW)
     assert _found(bench) == [f"run {RUN} was released without a verified replica"]
