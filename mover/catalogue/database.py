@@ -116,7 +116,6 @@ class Database:
     def _prepare(self, *, read_only: bool) -> None:
         self._connection.row_factory = sqlite3.Row
         if read_only:
-            self._connection.execute("PRAGMA query_only = ON")
             self._check_schema()
             return
         self._connection.execute("PRAGMA journal_mode = WAL")

@@ -303,13 +303,13 @@ def test_a_read_only_view_of_a_disk_is_not_taken_for_a_read_only_disk(bench: Ben
     folder, view = tmp_path / "folder", tmp_path / "view"
     with _mounted(folder, "-t", "tmpfs", "none"), _mounted(view, "--bind", str(folder)):
         shutil.copy(bench.config.catalogue, folder / "catalogue.sqlite")
-        subprocess.run(["mount", "-o", "remount,bind,ro", str(view)], check=True)
+        subprocess.run(["mount", "-o", "remount,bind,ro", str(folder)], check=True)
         # An engine may start at any moment, and change pages under the reader.
         with pytest.raises(CatalogueError, match="cannot open the catalogue") as caught:
-            Database(view / "catalogue.sqlite", read_only=True)
+            Database(folder / "catalogue.sqlite", read_only=True)
         assert "while the engine runs" in caught.value.hint
-        engine = Database(folder / "catalogue.sqlite")
-        reader = Database(view / "catalogue.sqlite", read_only=True)
+        engine = Database(view / "catalogue.sqlite")
+        reader = Database(folder / "catalogue.sqlite", read_only=True)
         note(engine, RUN, "noted", now=NOW)
         assert custody.verify(reader).records == 2
         reader.close()

@@ -1,6 +1,7 @@
 """Custody certificates: what is stated follows from the records, and nothing that was changed or forged passes."""
 
 import base64
+import hashlib
 import json
 import re
 import subprocess
@@ -275,6 +276,14 @@ def _drop_record(place: int) -> Callable[[Json], None]:
     return lambda content: content["custody"]["records"].pop(place)
 
 
+def _unchain(content: Json) -> None:
+    """A record that is right by itself, but not after the one before it."""
+    record = content["custody"]["records"][1]
+    record["previous"] = "1" * 64
+    covered = [record[name] for name in ("previous", "seq", "at", "run", "by", "event", "facts")]
+    record["hash"] = hashlib.sha256(json.dumps(covered, separators=(",", ":")).encode()).hexdigest()
+
+
 LIES: dict[str, tuple[Callable[[Json], None], str]] = {
     "safe": (_set("run.state", "safe"), "does not follow from its custody records"),
     "released": (_set("run.released", {"at": "", "seq": 1, "how": ""}), "does not follow"),
@@ -293,6 +302,7 @@ LIES: dict[str, tuple[Callable[[Json], None], str]] = {
     "a changed record": (_set("custody.records.0.by", "me@here"), "record 1 does not follow from the one before"),
     "a changed fact": (_set("custody.records.0.facts", "{}"), "record 1 does not follow from the one before"),
     "another hash before": (_set("custody.records.1.previous", "0" * 64), "record 2 does not follow"),
+    "a record from another chain": (_unchain, "record 2 does not follow from the one before"),
     "an older head": (_set("custody.head_seq", 1), "the head of its chain"),
     "another head": (_set("custody.head_hash", "0" * 64), "the head of its chain"),
     "another type": (_set("type", "x"), "malformed: type"),
