@@ -70,7 +70,7 @@ class Engine:
             for thread in threads:
                 thread.start()
             while not self._stop.is_set():
-                self._look_around(database)
+                self.look_around(database)
                 if self._heads.due:
                     self._heads.tell(database)
                 self._wake.wait(self._config.runs.poll_seconds)
@@ -91,7 +91,12 @@ class Engine:
         self._stop.set()
         self._wake.set()
 
-    def _look_around(self, database: Database) -> None:
+    def look_around(self, database: Database) -> None:
+        """Close runs that have ended, note those that are safe, and free what engines that died had claimed.
+
+        Raises:
+            CatalogueError: the catalogue fails.
+        """
         free_dead_claims(database)
         try:
             markers = _markers(self._config)

@@ -116,7 +116,7 @@ class Lane:
                 for endpoint in endpoints.values():
                     stack.callback(endpoint.close)
                 while not self._around.stop.is_set():
-                    if not self._work_next(database, endpoints):
+                    if not self.work_once(database, endpoints):
                         self._around.stop.wait(idle_seconds)
         except BaseException as error:  # the engine raises it again when all lanes have ended
             self.failure = error
@@ -124,7 +124,12 @@ class Lane:
             self._around.stop.set()
             self._around.wake.set()
 
-    def _work_next(self, database: Database, endpoints: Endpoints) -> bool:
+    def work_once(self, database: Database, endpoints: Endpoints) -> bool:
+        """Claim one piece of work that is due, and do it; False if none is, or the endpoint is left alone.
+
+        Raises:
+            CatalogueError: the catalogue fails.
+        """
         if not self._gate.breaker.admit(self._around.clock.now()):
             return False
         told = False
