@@ -206,14 +206,12 @@ def record_event(
     event: ReplicaEvent,
     *,
     now: datetime,
-    path: str | None = None,
     problem: MoverError | None = None,
     **facts: object,
 ) -> ReplicaState:
     """Move a replica to its next state and clear its failures.
 
     Args:
-        path: the name under which its bytes lie now, if that changed.
         problem: what needs a person, if the replica is quarantined.
 
     Raises:
@@ -227,7 +225,7 @@ def record_event(
         rejected = event in {ReplicaEvent.REJECTED, ReplicaEvent.MISSING}
         # What is checked is never ours to remove again; what was removed or is missing leaves a name that is not ours.
         ended = {ReplicaEvent.CHECKED, ReplicaEvent.REJECTED, ReplicaEvent.MISSING}
-        intent = None if event in ended else path or row["intent_path"]
+        intent = None if event in ended else row["intent_path"]
         message, hint = (problem.message, problem.hint) if problem else (None, None)
         connection.execute(
             "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, failures = 0, failed_copies = 0, "

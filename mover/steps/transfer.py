@@ -151,6 +151,9 @@ def _adopt(work: Work) -> bool:
         if stored is None:
             continue
         if _is_right(work, stored):
+            if intent is not None and path != intent:
+                # Adopted is not written by us: should it turn out wrong later, it is not ours to remove.
+                withdraw_intent(work.database, work.claim, now=work.clock.now())
             _record_copied(work, path, route="found there and right")
             return True
         if path != intent or stored.size_bytes > work.bundle.size_bytes:
@@ -168,7 +171,6 @@ def _record_copied(work: Work, path: str, *, route: str, source: str | None = No
         work.claim,
         ReplicaEvent.UPLOADED,
         now=work.clock.now(),
-        path=path,
         url=work.endpoint.url(path),
         size_bytes=work.bundle.size_bytes,
         route=route,

@@ -31,7 +31,7 @@ def verify(work: Work) -> None:
             hint="it is uploaded again; if this repeats, ask the site who removes files",
         )
     # 2
-    _compare(work, stored, written)
+    _compare(work, stored)
     # 3
     if stored.path != work.lfn:
         _rename(work, stored.path)
@@ -48,12 +48,13 @@ def verify(work: Work) -> None:
     )
 
 
-def _compare(work: Work, stored: StoredFile, written: str) -> None:
+def _compare(work: Work, stored: StoredFile) -> None:
     try:
         check_stored(work.endpoint, stored, work.digest(), work.alive)
     except VerificationError as error:
-        if stored.path != written:
-            raise _foreign(work) from error
+        # As before an upload: ours is what stands under the committed intent, up to the planned size.
+        if stored.path != work.replica.intent_path or stored.size_bytes > work.bundle.size_bytes:
+            raise _foreign(work, stored.path) from error
         work.remove(stored.path)
         record_event(work.database, work.claim, ReplicaEvent.REJECTED, now=work.clock.now(), found=error.message)
         raise
@@ -77,11 +78,11 @@ def _check_final(work: Work) -> None:
             raise VerificationError(f"{work.endpoint.url(work.lfn)} is gone after its rename", hint="ask the site")
         check_stored(work.endpoint, final, work.digest(), work.alive)
     except VerificationError as error:
-        raise _foreign(work) from error
+        raise _foreign(work, work.lfn) from error
 
 
-def _foreign(work: Work) -> ForeignFileError:
+def _foreign(work: Work, path: str) -> ForeignFileError:
     return ForeignFileError(
-        f"{work.endpoint.url(work.lfn)} is not what was uploaded and verified under another name",
+        f"{work.endpoint.url(path)} is not what was uploaded",
         hint="find out whose file it is; when it is gone, `mover run retry` takes the run up again",
     )

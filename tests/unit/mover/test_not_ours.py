@@ -43,6 +43,12 @@ class RacedEndpoint(MemoryEndpoint):
         super().upload(path, chunks, size_bytes, may_remove=may_remove)
 
 
+def _put(bench: Bench, endpoint: str, content: bytes) -> None:
+    """Somebody puts a file under the final name, over whatever is there."""
+    bench.endpoints[endpoint].remove(LFN)
+    bench.endpoints[endpoint].upload(LFN, [content], len(content))
+
+
 def _take_over(bench: Bench) -> None:
     """Another engine claims the tape replica, long after our lease has run out."""
     later = NOW + timedelta(days=2)
@@ -70,6 +76,32 @@ def test_a_larger_file_under_our_intent_is_not_ours(bench: Bench) -> None:
     with pytest.raises(ForeignFileError):
         bench.step(transfer, "tape")
     assert bench.endpoints["tape"].content(LFN) == larger
+
+
+def test_a_larger_file_in_place_of_an_upload_is_not_ours(bench: Bench) -> None:
+    bench.close_run()
+    bench.step(transfer, "tape")
+    larger = bundle_bytes(bench) + b"more"
+    _put(bench, "tape", larger)
+    with pytest.raises(ForeignFileError, match="is not what was uploaded"):
+        bench.step(verify, "tape")
+    assert bench.endpoints["tape"].content(LFN) == larger
+
+
+@pytest.mark.parametrize("endpoint", ["tape", "disk"])
+@pytest.mark.parametrize("intended", [False, True], ids=["nothing intended", "another name intended"])
+def test_what_was_adopted_is_not_ours_to_remove_when_it_changes(bench: Bench, endpoint: str, intended: bool) -> None:
+    bench.close_run()
+    if intended:
+        work = bench.work(endpoint)
+        record_intent(bench.catalogue, work.claim, f"{LFN}.mover-1.part", now=NOW)
+        release_claim(bench.catalogue, work.claim)
+    _put(bench, endpoint, bundle_bytes(bench))
+    assert bench.step(transfer, endpoint) is ReplicaState.COPIED
+    _put(bench, endpoint, b"theirs")
+    with pytest.raises(ForeignFileError, match="is not what was uploaded"):
+        bench.step(verify, endpoint)
+    assert bench.endpoints[endpoint].content(LFN) == b"theirs"
 
 
 def test_a_file_that_appears_between_look_and_upload_is_not_taken_for_ours_later(bench: Bench) -> None:
