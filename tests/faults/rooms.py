@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 RUN = 4742
 LFN = "MICE/Step1/04700/04742.tar"
 _SECONDS = 200.0
+_SAFE_SECONDS = 400.0
 
 _FILE_CONFIG = """\
 experiment = "MICE"
@@ -89,6 +90,7 @@ class Room:
         wait_for(
             lambda: all(self.station.state(run) is RunState.SAFE for run in wanted),
             lambda: f"{[self.station.state(run) for run in wanted]}; {self.station.log}",
+            seconds=_SAFE_SECONDS,
         )
 
     def wait_for_log(self, text: str) -> None:
