@@ -116,12 +116,6 @@ class FileMissingError(StorageError):
     permanent = False
 
 
-class FileOfflineError(StorageError):
-    """The file is on tape only, and has to be brought online before it can be read or checked."""
-
-    permanent = False
-
-
 class FileExistsAtEndpointError(StorageError):
     """The name is already taken at the endpoint, and nothing is ever overwritten."""
 

@@ -29,9 +29,9 @@ from mover.config import Config, EndpointConfig
 from mover.errors import (
     CatalogueError,
     EndpointUnavailableError,
-    FileOfflineError,
     LeaseLostError,
     MoverError,
+    NotOnlineError,
     StateError,
     StoppedError,
     StorageError,
@@ -253,7 +253,7 @@ class Lane:
             log.error("run %d at %s: quarantined: %s (%s)", claim.run, self.name, error.message, error.hint)
             return
         delay = min(engine.first_retry_seconds * 2 ** min(replica.failures, 20), engine.longest_retry_seconds)
-        if isinstance(error, FileOfflineError):
+        if isinstance(error, NotOnlineError):
             delay = self._place.archive_poll_seconds
         elif isinstance(error, EndpointUnavailableError):
             # The breaker knows how long to leave the endpoint alone; once it answers, all of it should be due soon.

@@ -299,7 +299,9 @@ def retry_replicas(database: Database, run: int, *, now: datetime) -> int:
     return retried
 
 
-def want_replicas(database: Database, bundle_id: int, run: int, endpoints: Iterable[str], *, now: datetime) -> None:
+def want_replicas(
+    database: Database, bundle_id: int, run: int, lfn: str, endpoints: Iterable[str], *, now: datetime
+) -> None:
     """Want more replicas of a bundle, as backlog; one that is known at an endpoint already is left as it is."""
     with database.transaction() as connection:
         for endpoint in endpoints:
@@ -309,7 +311,7 @@ def want_replicas(database: Database, bundle_id: int, run: int, endpoints: Itera
                 (bundle_id, endpoint, ReplicaState.WANTED, now.isoformat(), now.isoformat()),
             ).rowcount
             if added:
-                custody.append(connection, now, run, "replica wanted by a later policy", endpoint=endpoint)
+                custody.append(connection, now, run, "replica wanted by a later policy", lfn=lfn, endpoint=endpoint)
 
 
 def record_lost(database: Database, replica: ReplicaRecord, *, now: datetime) -> None:

@@ -80,12 +80,7 @@ def record_planned(
     event = RunEvent.FORCED if plan.findings else RunEvent.COMPLETE
     with database.transaction() as connection:
         state = next_run_state(_state(connection, plan.run), event, subject=f"run {plan.run}")
-        taken = connection.execute("SELECT run FROM bundle WHERE lfn = ?", (plan.lfn,)).fetchone()
-        if taken:
-            raise LfnTakenError(
-                f"the LFN {plan.lfn} belongs to run {taken['run']} already",
-                hint="mend `lfn` in `[bundle]`: it must differ for every run",
-            )
+        _check_lfn_is_free(connection, plan)
         _set_run(connection, plan.run, state, now, marker_ns)
         inserted = connection.execute(
             "INSERT INTO bundle (run, kind, lfn, plan, size_bytes) VALUES (?, ?, ?, ?, ?)",
@@ -103,6 +98,7 @@ def record_replanned(database: Database, plan: BundlePlan, *, marker_ns: int | N
 
     Raises:
         CatalogueError: something of it is stored or may be, or an engine works on it.
+        LfnTakenError: its new LFN belongs to another run.
     """
     with database.transaction() as connection:
         state = next_run_state(_state(connection, plan.run), RunEvent.FORCED, subject=f"run {plan.run}")
@@ -117,13 +113,13 @@ def record_replanned(database: Database, plan: BundlePlan, *, marker_ns: int | N
                 f"run {plan.run} cannot be planned anew: {touched['endpoint']} has something of it, or is at work",
                 hint="stop the engine and try again; if something is stored, give the new files another run number",
             )
-        bundle = connection.execute("SELECT id FROM bundle WHERE run = ? AND kind = 'raw'", (plan.run,)).fetchone()[
-            "id"
-        ]
+        _check_lfn_is_free(connection, plan)
+        statement = "SELECT id FROM bundle WHERE run = ? AND kind = 'raw'"
+        bundle = connection.execute(statement, (plan.run,)).fetchone()["id"]
         connection.execute("DELETE FROM member WHERE bundle_id = ?", (bundle,))
         connection.execute(
-            "UPDATE bundle SET plan = ?, size_bytes = ?, adler32 = NULL, digested_at = NULL WHERE id = ?",
-            (plan.to_json(), plan.size_bytes, bundle),
+            "UPDATE bundle SET lfn = ?, plan = ?, size_bytes = ?, adler32 = NULL, digested_at = NULL WHERE id = ?",
+            (plan.lfn, plan.to_json(), plan.size_bytes, bundle),
         )
         connection.execute(
             "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, failures = 0, rejections = 0, "
@@ -245,6 +241,15 @@ def record_digest(database: Database, bundle: BundleRecord, digest: BundleDigest
             custody.append(connection, now, bundle.run, "digests computed", **facts)
     known = _digest(database, bundle.id, bundle.size_bytes)
     return known or digest
+
+
+def _check_lfn_is_free(connection: sqlite3.Connection, plan: BundlePlan) -> None:
+    taken = connection.execute("SELECT run FROM bundle WHERE lfn = ? AND run != ?", (plan.lfn, plan.run)).fetchone()
+    if taken:
+        raise LfnTakenError(
+            f"the LFN {plan.lfn} belongs to run {taken['run']} already",
+            hint="mend `lfn` in `[bundle]`: it must differ for every run",
+        )
 
 
 def _move_run(connection: sqlite3.Connection, number: int, event: RunEvent, now: datetime, **facts: object) -> None:

@@ -5,8 +5,8 @@ from contextlib import closing
 
 from zlib_ng import zlib_ng
 
-from mover.errors import EndpointUnavailableError, FileOfflineError, StorageError
-from mover.model import ChecksumKind, Locality, StoredFile
+from mover.errors import EndpointUnavailableError, NotOnlineError
+from mover.model import ChecksumKind, StoredFile
 from mover.ports import StorageEndpoint
 
 
@@ -16,7 +16,7 @@ def stored_adler32(endpoint: StorageEndpoint, stored: StoredFile, alive: Callabl
     `alive` is called with the bytes read back so far; what it raises ends the reading and is raised.
 
     Raises:
-        FileOfflineError: it has to come from tape first; that has been asked for.
+        NotOnlineError: it has to come from tape first; that has been asked for.
         EndpointUnavailableError: not as many bytes came back as the file has. That says nothing about the file: it is
             no reason to remove it.
         StorageError: the endpoint failed.
@@ -26,15 +26,12 @@ def stored_adler32(endpoint: StorageEndpoint, stored: StoredFile, alive: Callabl
         if ChecksumKind.ADLER32 in endpoint.capabilities.checksums:
             return endpoint.checksum(stored.path, ChecksumKind.ADLER32, size_bytes=stored.size_bytes)
         return _read_back(endpoint, stored, alive)
-    except StorageError as error:
-        # Some storage knows the checksums of what is on tape only, some has none to tell, and says so in odd ways.
-        if endpoint.capabilities.tape and endpoint.locality(stored.path) is Locality.TAPE:
-            endpoint.bring_online(stored.path)
-            raise FileOfflineError(
-                f"{endpoint.url(stored.path)} is on tape only, and its storage tells no checksum of it",
-                hint="it is being brought online to be checked; nothing to do",
-            ) from error
-        raise
+    except NotOnlineError as error:
+        endpoint.bring_online(stored.path)
+        raise NotOnlineError(
+            f"{endpoint.url(stored.path)} is on tape only, and its storage tells no checksum of it",
+            hint="it is being brought online to be checked; nothing to do",
+        ) from error
 
 
 def origin(endpoint: StorageEndpoint) -> str:

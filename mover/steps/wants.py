@@ -51,7 +51,7 @@ def apply_policy(database: Database, plan: PolicyPlan, *, now: datetime) -> None
         CatalogueError: it cannot be written.
     """
     for want in plan.wants:
-        want_replicas(database, want.bundle.id, want.bundle.run, want.endpoints, now=now)
+        want_replicas(database, want.bundle.id, want.bundle.run, want.bundle.lfn, want.endpoints, now=now)
     for run in plan.unsafe:
         if get_run(database, run).state is RunState.SAFE:
             record_run_event(database, run, RunEvent.POLICY_CHANGED, now=now)

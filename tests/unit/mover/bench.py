@@ -14,8 +14,6 @@ from mover.catalogue.replicas import (
 )
 from mover.catalogue.runs import bundle_of, record_run_event
 from mover.config import Config
-from mover.errors import FileMissingError
-from mover.model import ChecksumKind
 from mover.ports import StorageEndpoint
 from mover.sandbox.daq import DaqWriter
 from mover.states import ReplicaState, RunEvent
@@ -37,16 +35,6 @@ class FixedClock:
     def now(self) -> datetime:
         """Always the same moment."""
         return NOW
-
-
-class NoChecksumWhenEvicted(MemoryEndpoint):
-    """As XRootD: the checksum of an evicted file answers 'no such file'."""
-
-    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
-        """The checksum, if the bytes are on disk."""
-        if path in self.evicted:
-            raise FileMissingError(f"no checksum of {path}", hint="bring it online")
-        return super().checksum(path, kind, size_bytes=size_bytes)
 
 
 class Bench:

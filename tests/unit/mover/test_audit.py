@@ -23,7 +23,7 @@ from mover.pace import Pace
 from mover.states import ReplicaState, RunState
 from mover.storage.memory import MemoryEndpoint
 from tests.unit.mover.auditing import add_safe_runs, audited, begin, found_at, go_on, limits
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench, NoChecksumWhenEvicted
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench
 from tests.unit.mover.running import known
 
 DEEP = Choice(deep=True)
@@ -147,7 +147,7 @@ def test_a_file_that_was_lost_from_disk_and_tape_is_wrong(safe: Bench, deep: boo
 
 def test_an_evicted_file_is_as_it_should_be(safe: Bench) -> None:
     data = safe.endpoints["tape"].content(LFN)
-    tape = safe.endpoints["tape"] = NoChecksumWhenEvicted(name="tape", tape=True)
+    tape = safe.endpoints["tape"] = MemoryEndpoint(name="tape", tape=True)
     tape.upload(LFN, [data], len(data))
     tape.evicted.add(LFN)
     report = audited(safe)

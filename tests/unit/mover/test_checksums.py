@@ -5,14 +5,25 @@ import zlib
 
 import pytest
 
-from mover.errors import EndpointUnavailableError, FileMissingError, FileOfflineError, StoppedError
+from mover.errors import EndpointUnavailableError, FileMissingError, NotOnlineError, StoppedError
 from mover.model import ChecksumKind, StoredFile
 from mover.steps.checksums import stored_adler32
 from mover.storage.memory import MemoryEndpoint
-from tests.unit.mover.bench import NoChecksumWhenEvicted
 
 PATH = "raw/00123.tar"
 SEVERAL_CHUNKS = (9 << 20) + 1
+
+
+class KnowingEndpoint(MemoryEndpoint):
+    """As dCache or EOS: the name space has the checksum, wherever the bytes are."""
+
+    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
+        """From the name space."""
+        self.evicted, evicted = set(), self.evicted
+        try:
+            return super().checksum(path, kind, size_bytes=size_bytes)
+        finally:
+            self.evicted = evicted
 
 
 def put(endpoint: MemoryEndpoint, data: bytes) -> StoredFile:
@@ -102,17 +113,17 @@ def test_a_file_that_has_gone_is_missing(endpoint: MemoryEndpoint) -> None:
 
 
 def test_what_is_on_tape_only_is_brought_online_where_that_is_needed() -> None:
-    tape = NoChecksumWhenEvicted(name="tape", tape=True)
+    tape = MemoryEndpoint(name="tape", tape=True)
     stored = put(tape, b"events")
     tape.evicted.add(PATH)
-    with pytest.raises(FileOfflineError, match="on tape only"):
+    with pytest.raises(NotOnlineError, match="on tape only"):
         stored_adler32(tape, stored, ignored)
     assert not tape.evicted, "nobody asked for it"
     assert stored_adler32(tape, stored, ignored) == wanted(b"events")
 
 
 def test_what_is_on_tape_only_stays_there_where_the_storage_knows() -> None:
-    tape = MemoryEndpoint(name="tape", tape=True)
+    tape = KnowingEndpoint(name="tape", tape=True)
     stored = put(tape, b"events")
     tape.evicted.add(PATH)
     assert stored_adler32(tape, stored, ignored) == wanted(b"events")
@@ -120,7 +131,7 @@ def test_what_is_on_tape_only_stays_there_where_the_storage_knows() -> None:
 
 
 def test_what_was_lost_is_not_taken_for_evicted() -> None:
-    tape = NoChecksumWhenEvicted(name="tape", tape=True)
+    tape = MemoryEndpoint(name="tape", tape=True)
     stored = put(tape, b"events")
     tape.evicted.add(PATH)
     tape.migrated = lambda _: False

@@ -89,6 +89,18 @@ def test_a_run_that_changed_before_anything_was_stored_can_be_planned_anew(bench
     bench.step(verify, "tape")
 
 
+def test_a_run_is_planned_anew_under_the_lfn_that_the_configuration_gives_now(bench: Bench) -> None:
+    bench.close_run()
+    naming = bench.config.bundle.model_copy(update={"lfn": "MICE/Step1/{run:05d}.tar"})
+    bench.config = bench.config.model_copy(update={"bundle": naming})
+    bench.files[1].write_bytes(bench.files[1].read_bytes()[:-32])
+    assert bench.close_run(force=True) is Closed.PLANNED
+    bundle = bundle_of(bench.catalogue, RUN)
+    assert bundle is not None
+    assert bundle.plan is not None
+    assert bundle.lfn == bundle.plan.lfn == "MICE/Step1/04742.tar"
+
+
 def test_a_run_of_which_something_is_stored_is_never_planned_anew(bench: Bench) -> None:
     bench.close_run()
     bench.step(transfer, "tape")

@@ -23,7 +23,7 @@ from mover.steps.recheck import want_lost_again
 from mover.steps.release import release_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench, NoChecksumWhenEvicted
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench
 
 
 def _not_on_tape(bench: Bench) -> None:
@@ -169,7 +169,6 @@ def test_without_a_proxy_nothing_is_said_of_the_storage(bench: Bench) -> None:
 
 
 def test_a_tape_copy_that_was_evicted_is_brought_back_before_it_counts(bench: Bench) -> None:
-    bench.endpoints["tape"] = NoChecksumWhenEvicted(name="tape", tape=True)
     bench.make_safe()
     bench.endpoints["tape"].evicted.add(LFN)
     with pytest.raises(NotSafeError, match="on tape only"):

@@ -94,7 +94,7 @@ def test_live_runs_go_before_backlog(bench: Bench, clock: SettableClock, order: 
     for run in (RUN, LATEST):
         bundle = bundle_of(bench.catalogue, run)
         assert bundle is not None
-        want_replicas(bench.catalogue, bundle.id, run, ["extra"], now=clock.now())
+        want_replicas(bench.catalogue, bundle.id, run, bundle.lfn, ["extra"], now=clock.now())
     live = [RUN + 7, RUN + 8, RUN + 9, RUN + 10, RUN + 11]
     for run in live:
         add_run(bench, run)
