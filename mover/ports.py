@@ -64,6 +64,12 @@ class StorageEndpoint(Protocol):
     def list(self, directory: str) -> list[StoredFile]:
         """The files (not directories) directly in `directory`, by name; empty if it does not exist."""
 
+    def directories(self, directory: str) -> tuple[str, ...]:
+        """The names of the directories directly in `directory` ("" for the base); empty if it does not exist.
+
+        Names that `model.check_name` refuses are left out.
+        """
+
     def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
         """The storage's own checksum of its copy, lower-case hexadecimal of the kind's full width.
 

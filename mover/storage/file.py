@@ -5,7 +5,7 @@ import os
 import stat
 import zlib
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -86,6 +86,15 @@ class FileEndpoint:
                 return sorted(_safe_files(directory, opened), key=lambda file: file.path)
         except FileMissingError:
             return []
+
+    def directories(self, directory: str) -> tuple[str, ...]:
+        """The directories (symlinks are none) with safe names directly in `directory`, by name."""
+        url = self.url(directory) if directory else f"file://{self._base}"
+        try:
+            with storage_errors(url), self._directory(directory) as opened:
+                return tuple(sorted(_safe_directories(opened)))
+        except FileMissingError:
+            return ()
 
     def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:  # noqa: ARG002 - the port's
         """The checksum of the file as read back, not from the page cache where the kernel allows that."""
@@ -207,6 +216,14 @@ def _safe_files(folder: str, opened: int) -> Iterator[StoredFile]:
                     yield _describe(path, entry.stat(follow_symlinks=False))
             except (UnsafeNameError, FileNotFoundError):
                 continue  # not a name that we would give, or gone since
+
+
+def _safe_directories(opened: int) -> Iterator[str]:
+    with os.scandir(opened) as entries:
+        for entry in entries:
+            with suppress(UnsafeNameError):
+                if entry.is_dir(follow_symlinks=False):
+                    yield check_name(entry.name)
 
 
 def _describe(path: str, found: os.stat_result) -> StoredFile:

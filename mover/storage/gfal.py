@@ -122,6 +122,15 @@ class GfalEndpoint(ABC):
         files = (_safe_file(directory, name, status) for name, status in found)
         return sorted((file for file in files if file), key=lambda file: file.path)
 
+    def directories(self, directory: str) -> tuple[str, ...]:
+        """The directories directly in `directory` that have safe names, by name."""
+        url = self.url(directory) if directory else self._location.parent_url("")
+        try:
+            found = self._call(url, lambda context: list(_entries(context.opendir(url), url)))
+        except FileMissingError:
+            return ()
+        return tuple(sorted(name for name, status in found if stat.S_ISDIR(status.st_mode) and _is_safe(name)))
+
     def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
         """The storage's own checksum. Some know that of a file on tape, others say that there is no such file."""
         url = self.url(path)
@@ -342,6 +351,14 @@ def _entries(directory: Any, url: str) -> Iterator[tuple[str, Any]]:
             return
         yield entry.d_name, status
     raise StorageError(f"{url} has over {_MOST_ENTRIES} entries", hint="ask the site; it should have a few hundred")
+
+
+def _is_safe(name: str) -> bool:
+    try:
+        check_name(name)
+    except UnsafeNameError:
+        return False
+    return True
 
 
 def _safe_file(directory: str, name: str, status: Any) -> StoredFile | None:

@@ -103,6 +103,13 @@ class MemoryEndpoint:
         below = (path for path in sorted(self._files) if path.startswith(folder) and "/" not in path[len(folder) :])
         return [self._describe(path) for path in below]
 
+    def directories(self, directory: str) -> tuple[str, ...]:
+        """What stands before a further slash in the names of files below."""
+        self._begin("list")
+        folder = check_path(directory) + "/" if directory else ""
+        below = (path[len(folder) :] for path in self._files if path.startswith(folder))
+        return tuple(sorted({rest.partition("/")[0] for rest in below if "/" in rest}))
+
     def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:  # noqa: ARG002 - the port's
         """The checksum of the stored bytes."""
         self._begin("checksum")

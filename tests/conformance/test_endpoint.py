@@ -226,6 +226,18 @@ def test_list_has_files_only_and_by_name(endpoint: StorageEndpoint) -> None:
     assert listed[0] == endpoint.stat("raw/a")
 
 
+def test_directories_are_listed_without_files_and_by_name(endpoint: StorageEndpoint) -> None:
+    assert endpoint.directories("") == ()
+    assert endpoint.directories("raw") == ()
+    for path in ("raw/00200/b", "raw/00100/deeper/a", "raw/file", "other/c"):
+        put(endpoint, path, b"run")
+    assert endpoint.directories("") == ("other", "raw")
+    assert endpoint.directories("raw") == ("00100", "00200")
+    assert endpoint.directories("raw/00100") == ("deeper",)
+    assert endpoint.directories("raw/00200") == ()
+    assert endpoint.directories("raw/missing") == ()
+
+
 def test_directory_is_no_file(endpoint: StorageEndpoint) -> None:
     put(endpoint, "raw/00100/x", b"run")
     with pytest.raises(ForeignFileError):
@@ -256,6 +268,7 @@ def test_unsafe_paths_are_refused(endpoint: StorageEndpoint, path: str) -> None:
         lambda: endpoint.url(path),
         lambda: endpoint.remove(path),
         lambda: endpoint.list(path),
+        lambda: endpoint.directories(path or "/"),
         lambda: endpoint.upload(path, [b"x"], 1),
         lambda: endpoint.rename("a", path),
         lambda: endpoint.checksum(path, ChecksumKind.ADLER32),
