@@ -125,6 +125,18 @@ class LfnNaming:
         step = max(begun, key=lambda one: one.first_run).name if begun else ""
         return check_path(self.template.fill(run=run, century=run // 100 * 100, step=step))
 
+    def folder_patterns(self) -> list[list[Template]]:
+        """What each folder of an LFN may be called, from the base down."""
+        names = sorted({step.name for step in self.steps}) or [""]
+        folders = self.template.text.split("/")[:-1]
+        return [
+            [
+                Template(one, self.template.fields)
+                for one in dict.fromkeys(folder.replace("{step}", name) for name in names)
+            ]
+            for folder in folders
+        ]
+
     def run_of(self, lfn: str) -> int | None:
         """The run whose bundle has this LFN, or None."""
         for name in {step.name for step in self.steps} | {""}:

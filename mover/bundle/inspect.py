@@ -56,8 +56,8 @@ def inspect_planned(chunks: Iterable[bytes], plan: BundlePlan, digest: BundleDig
     if not stream.ended():
         findings.add(f"has bytes after its end at byte {digest.size_bytes}")
     elif not findings and stream.adler32 != digest.adler32:
-        # Cannot be, unless the catalogue contradicts itself.
-        findings.add(f"adler32 is {stream.adler32}, the catalogue has {digest.adler32}")
+        # Every byte is right, so that it is the known adler32 that is not.
+        findings.add(f"adler32 is {stream.adler32} instead of {digest.adler32}")
     return Inspection(stream.offset, stream.adler32, findings.texts())
 
 

@@ -11,8 +11,9 @@ from mover.cli.context import Context, pass_context
 from mover.cli.tables import printable
 from mover.config import Config
 from mover.errors import AdoptionError, ConfigError, FileMissingError
-from mover.steps.adopt import Adopter, Adoption
-from mover.steps.stored import Patience
+from mover.steps.adopt import Adoption
+from mover.steps.adopt import adopt as adopt_run
+from mover.steps.stored import Patience, Sites
 from mover.wiring import build_endpoints
 
 
@@ -45,13 +46,13 @@ def adopt(context: Context, names: tuple[str, ...], endpoints: tuple[str, ...], 
     if unknown := set(endpoints) - config.places.keys():
         raise ConfigError(f"there is no endpoint {min(unknown)!r}", hint=f"there are {', '.join(config.places)}")
     adapters = build_endpoints(config)
-    adopter = Adopter(config, adapters, Patience(stage_hours * 3600, time.sleep), names=endpoints)
+    sites = Sites(config, adapters, Patience(stage_hours * 3600, time.sleep), names=endpoints)
     refused: list[AdoptionError] = []
     try:
         with context.catalogue(create=True) as database:
             for run, is_named in asked:
                 try:
-                    _say(adopter.adopt(database, run, now=datetime.now(UTC)))
+                    _say(adopt_run(database, config, sites, run, now=datetime.now(UTC)))
                 except FileMissingError:
                     if is_named:
                         raise

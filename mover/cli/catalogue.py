@@ -10,6 +10,7 @@ from mover.catalogue.backup import back_up
 from mover.catalogue.check import CHECKS, faults
 from mover.catalogue.export import export as export_lines
 from mover.cli.context import Context, pass_context
+from mover.cli.rebuild import rebuild
 from mover.cli.tables import printable, size
 from mover.durable import new_file
 from mover.errors import CatalogueError
@@ -20,6 +21,9 @@ _FILE = click.Path(path_type=Path, dir_okay=False)
 @click.group()
 def catalogue() -> None:
     """Look after the catalogue itself."""
+
+
+catalogue.add_command(rebuild)
 
 
 @catalogue.command()

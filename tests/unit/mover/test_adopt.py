@@ -15,8 +15,9 @@ from mover.errors import AdoptionError, CatalogueError, CredentialError, Endpoin
 from mover.model import BundleKind
 from mover.naming import LfnNaming, Step, Template
 from mover.states import ReplicaState, RunState
-from mover.steps.adopt import Adopter, Adoption
-from mover.steps.stored import Patience
+from mover.steps.adopt import Adoption
+from mover.steps.adopt import adopt as adopt_run
+from mover.steps.stored import Patience, Sites
 from mover.storage.memory import Call, MemoryEndpoint
 from tests.unit.mover.auditing import audited
 from tests.unit.mover.bench import NOW, Bench, FixedClock
@@ -48,10 +49,10 @@ def put(endpoint: MemoryEndpoint, data: bytes = BUNDLE) -> None:
     endpoint.upload(LFN, [data], len(data))
 
 
-def adopt(bench: Bench, *, names: tuple[str, ...] = ()) -> Adoption:
+def adopt(bench: Bench, run: int = OLD, *, names: tuple[str, ...] = ()) -> Adoption:
     """What `mover adopt` does for a run."""
-    adopter = Adopter(bench.config, bench.endpoints, Patience(0.0, time.sleep), names=names)
-    return adopter.adopt(bench.catalogue, OLD, now=NOW)
+    sites = Sites(bench.config, bench.endpoints, Patience(0.0, time.sleep), names=names)
+    return adopt_run(bench.catalogue, bench.config, sites, run, now=NOW)
 
 
 def states(bench: Bench) -> dict[str, ReplicaState]:
@@ -190,9 +191,8 @@ def test_a_run_that_is_known_or_has_files_here_is_not_adopted(bench: Bench) -> N
     with pytest.raises(AdoptionError, match="has files in"):
         adopt(bench)
     bench.close_run()
-    adopter = Adopter(bench.config, bench.endpoints, Patience(0.0, time.sleep))
     with pytest.raises(CatalogueError, match="is planned, and was not adopted"):
-        adopter.adopt(bench.catalogue, 4742, now=NOW)
+        adopt(bench, 4742)
 
 
 def test_without_a_proxy_nothing_is_said(bench: Bench) -> None:

@@ -1,0 +1,156 @@
+"""`mover catalogue rebuild`: the catalogue again, from the storage alone."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from mover.audit.choose import parse_runs
+from mover.catalogue.database import Database
+from mover.cli.context import Context, pass_context
+from mover.cli.tables import printable
+from mover.config import Config
+from mover.durable import new_file
+from mover.errors import AuditError, AuditIncompleteError, ConfigError, OutputError
+from mover.steps.rebuild import Rebuilt, rebuild_run
+from mover.steps.stored import Patience, Sites
+from mover.steps.walk import stored_runs
+from mover.wiring import build_endpoints
+
+_BESIDE = ("-wal", "-shm", "-journal")
+
+
+@click.command()
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, dir_okay=False),
+    required=True,
+    metavar="FILE",
+    help="The new catalogue, which must not exist yet.",
+)
+@click.option("--deep", is_flag=True, help="Read every replica back and hold each byte against its manifest.")
+@click.option("--endpoint", "endpoints", multiple=True, metavar="NAME", help="Ask there only (may be repeated).")
+@click.option(
+    "--runs",
+    "ranges",
+    multiple=True,
+    metavar="RUN|A-B",
+    help="Look for these by name too: a file that is on tape only may be in no listing (may be repeated).",
+)
+@click.option(
+    "--stage-hours",
+    type=click.FloatRange(min=0, max=24 * 14),
+    default=4.0,
+    show_default=True,
+    metavar="HOURS",
+    help="How long to wait for a file to come from tape.",
+)
+@pass_context
+def rebuild(
+    context: Context,
+    *,
+    into: Path,
+    deep: bool,
+    endpoints: tuple[str, ...],
+    ranges: tuple[str, ...],
+    stage_hours: float,
+) -> None:
+    """Make the catalogue again from the manifests in the stored bundles. The old one is not touched.
+
+    Every bundle that the endpoints list under the LFNs of the configuration is entered in the state that is proven now.
+    The history is not stored: the new custody chain begins with what was found. Exits with 7 if something does not fit
+    together, with 13 if an endpoint could not be asked for something; the new catalogue is made all the same.
+
+    \b
+    Examples:
+      mover catalogue rebuild --into /var/lib/mover/new.sqlite
+      mover catalogue rebuild --into new.sqlite --deep --runs 4000-5999
+    """
+    config = context.config
+    if unknown := set(endpoints) - config.places.keys():
+        raise ConfigError(f"there is no endpoint {min(unknown)!r}", hint=f"there are {', '.join(config.places)}")
+    named = _named(ranges)
+    adapters = build_endpoints(config)
+    sites = Sites(config, adapters, Patience(stage_hours * 3600, time.sleep), names=endpoints)
+    rebuilt: list[Rebuilt] = []
+    try:
+        with _new_catalogue(into) as database:
+            for run in sorted(_listed(config, sites, has_names=bool(named)) | named):
+                one = rebuild_run(database, config, sites, run, deep=deep, now=datetime.now(UTC))
+                if one is not None:
+                    _say(one)
+                    rebuilt.append(one)
+    finally:
+        for adapter in adapters.values():
+            adapter.close()
+    entered = sum(one.state is not None for one in rebuilt)
+    click.echo(f"{entered} runs are in {into}")
+    _judge(rebuilt)
+
+
+def _named(ranges: tuple[str, ...]) -> set[int]:
+    try:
+        parsed = [parse_runs(one) for one in ranges]
+    except ValueError as error:
+        raise click.BadParameter(str(error), param_hint="--runs") from error
+    return {run for first, last in parsed for run in range(first, last + 1)}
+
+
+def _listed(config: Config, sites: Sites, *, has_names: bool) -> set[int]:
+    """The runs in the listings of all endpoints: one that cannot be listed is no endpoint without bundles."""
+    naming = config.bundle.naming()
+    if has_names and not naming.folder_patterns():
+        return set()
+    found: set[int] = set()
+    for name in sites.names:
+        runs = stored_runs(sites.endpoint(name), naming)
+        click.echo(f"{name}: lists {len(runs)} bundles", err=True)
+        found |= runs
+    return found
+
+
+@contextmanager
+def _new_catalogue(path: Path) -> Iterator[Database]:
+    """A new catalogue that gets its name when it is complete."""
+    for suffix in _BESIDE:
+        if os.path.lexists(f"{path}{suffix}"):
+            raise OutputError(
+                f"{path}{suffix} is there: it belongs to a catalogue of that name",
+                hint="give another name, or take it away if you know that nobody needs it",
+            )
+    with new_file(path) as partial:
+        try:
+            with closing(Database(partial, create=True)) as database:
+                yield database
+        finally:
+            # Closing leaves none; a crash of SQLite's might.
+            for suffix in _BESIDE:
+                Path(f"{partial}{suffix}").unlink(missing_ok=True)
+
+
+def _say(one: Rebuilt) -> None:
+    states = ", ".join(f"{name} {state}" for name, state in one.replicas)
+    click.echo(f"run {one.run}: {one.state}: {states}" if one.state else f"run {one.run}: not entered")
+    for text in one.troubles:
+        click.echo(printable(f"run {one.run}: {text}"), err=True)
+    for text in one.unasked:
+        click.echo(printable(f"run {one.run}: not asked: {text}"), err=True)
+
+
+def _judge(rebuilt: list[Rebuilt]) -> None:
+    troubled = sum(bool(one.troubles) for one in rebuilt)
+    unasked = sum(bool(one.unasked) for one in rebuilt)
+    if troubled:
+        raise AuditError(
+            f"{troubled} of {len(rebuilt)} runs have something that does not fit together",
+            hint="what differs is quarantined in the new catalogue, or not entered; ask the sites about it",
+        )
+    if unasked:
+        raise AuditIncompleteError(
+            f"of {unasked} of {len(rebuilt)} runs, not every endpoint could be asked",
+            hint="the engine looks there before it copies anything; or remove the new catalogue and rebuild again",
+        )
