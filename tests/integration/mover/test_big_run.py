@@ -36,8 +36,9 @@ def test_gigabytes_are_read_once_through_little_memory_and_staged_nowhere(
         pytest.skip(f"less than {needed // GIGABYTE} GB are free at {store}, where the storage element keeps the run")
     files = box.room.daq.write_run(RUN, parts=parts, part_bytes=part_bytes, sparse=True)
     config = box.room.config_path.read_text()
-    # The disk endpoint over root://, the protocol for bulk data.
+    # The disk endpoint over root://, the protocol for bulk data, and from here.
     config = config.replace(box.site.disk_brunel.davs_url, box.site.disk_brunel.root_url)
+    config = config.replace('name = "brunel-disk"', 'name = "brunel-disk"\nsource = "local"')
     box.room.config_path.write_text(config)
     command = [sys.executable, "-P", "-m", "tests.integration.mover.measured_upload"]
     try:
