@@ -85,3 +85,13 @@ def test_the_tests_that_the_threat_model_names_exist() -> None:
     assert len(named) > 10
     missing = [name for name in named if not (ROOT / "tests" / name).exists()]
     assert not missing
+
+
+def test_the_tests_that_the_table_of_faults_names_exist() -> None:
+    rows = re.findall(r"^\| (?!fault|-).*", (ROOT / "docs" / "faults.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(rows) > 25
+    for row in rows:
+        named = re.findall(r"`((?:faults|unit|integration)/[\w/]+\.py)::(\w+)`", row)
+        assert named, row
+        for file, test in named:
+            assert f"\ndef {test}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), f"{file}::{test}"

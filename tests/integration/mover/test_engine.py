@@ -130,19 +130,6 @@ def test_a_run_is_not_safe_before_the_tape_drive_has_written_it(box: Box) -> Non
         tape.set_drive(Drive.READY)
 
 
-def test_corruption_on_the_storage_is_found_before_release(box: Box) -> None:
-    box.room.daq.write_run(RUN, parts=1, part_bytes=100_000)
-    with box.engine():
-        box.room.daq.end_run(RUN)
-        _wait_for_state(box, RUN, RunState.SAFE)
-    stored = box.stored()["brunel-disk"][LFN]
-    stored.write_bytes(b"!" + stored.read_bytes()[1:])
-    refused = box.mover("release", str(RUN), "--now")
-    assert refused.returncode == 9
-    assert "brunel-disk" in refused.stderr
-    assert (box.room.run_directory / "04742.000").exists()
-
-
 def test_a_second_end_of_run_with_other_files_is_an_alarm_and_changes_nothing(box: Box) -> None:
     (part,) = box.room.daq.write_run(RUN, parts=1, part_bytes=100_000)
     with box.engine():
