@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+from collections.abc import Callable
 from types import TracebackType
 
 _SECONDS = 0.05
@@ -15,8 +16,17 @@ class Relay:
     What is connected then stays connected, and nobody else gets through. Without a port nothing ever answers.
     """
 
-    def __init__(self, target_port: int | None, *, open_bytes: int, answer_bytes: int | None = None) -> None:
+    def __init__(
+        self,
+        target_port: int | None,
+        *,
+        open_bytes: int,
+        answer_bytes: int | None = None,
+        tap: Callable[[bytes], None] | None = None,
+    ) -> None:
+        """`tap` is given everything that is passed on, in either direction."""
         self._target_port = target_port
+        self._tap = tap
         self._left_answer_bytes = answer_bytes
         self._left_bytes = open_bytes
         self._stop = threading.Event()
@@ -76,6 +86,8 @@ class Relay:
             target.sendall(data)
         except OSError:
             data = b""
+        if self._tap is not None:
+            self._tap(data)
         if from_client:
             self._left_bytes -= len(data)
             self.sent_bytes += len(data)

@@ -45,6 +45,10 @@ URL = "davs://localhost:1094/store/a"
         (21, "is a directory, impossible to unlink", ForeignFileError),
         (14, "Could not get the checksum (Bad address)", StorageError),
         (5, "XML Parsing Error: XML parse error at line 54: Input is not proper UTF-8", StorageError),
+        (2, "Could not open the user certificate", AccessDeniedError),
+        (70, "500-Command failed. : callback failed.  500-globus_xio: No space left on device", EndpointFullError),
+        (70, "globus_xio: Unable to connect to localhost:2811 Connection refused", EndpointUnavailableError),
+        (11, "Failed to stat file (Resource temporarily unavailable)", EndpointUnavailableError),
         (9999, "something that nobody has seen", EndpointUnavailableError),
     ],
 )
@@ -60,6 +64,13 @@ def test_our_own_names_do_not_decide() -> None:
     assert (
         type(storage_error(2, f"Failed to create directory {url} (No such file or directory)", url)) is FileMissingError
     )
+
+
+def test_the_cause_is_shown_not_what_globus_always_begins_with() -> None:
+    chain = "globus_ftp_control: GSS Minor Status Error Chain: globus_gsi_gssapi: SSL handshake problems " + "x " * 80
+    error = storage_error(13, f"{chain} GSS Minor Status Error Chain: The certificate has expired", URL)
+    assert "The certificate has expired" in error.message
+    assert "globus_ftp_control" not in error.message
 
 
 def test_what_the_server_says_is_cut_and_escaped() -> None:
