@@ -23,6 +23,9 @@ _PIECE_BYTES = 1 << 20
 _READ_BYTES = 4 << 20
 _FRESH_SECONDS = 30.0
 _PLUGIN = "GRIDFTP PLUGIN"
+# What a write says when the server has ended the STOR before it.
+_OVER = "IDLE not allowed here"
+_REFUSALS = 5
 _CUT_SHORT = "it is tried again; if it stays so, ask the site"
 
 
@@ -131,13 +134,32 @@ class _Put:
             BaseException: whatever the stream raised.
             StorageError: the server or the connection failed.
         """
-        with self._session(self._url) as context:
-            self._file = context.open(self._url, "w")
         try:
+            self._open()
             for piece in stream:
-                self._write(piece)
+                if self.begun:
+                    self._write(piece)
+                else:
+                    self._write_first(piece)
         finally:
             self._file = None
+
+    def _open(self) -> None:
+        with self._session(self._url) as context:
+            self._file = context.open(self._url, "w")
+
+    def _write_first(self, piece: bytes) -> None:
+        """The same, but STOR may have been refused by now. Then gfal2 says only that it is over: ask again for why."""
+        for _ in range(_REFUSALS - 1):
+            try:
+                self._write(piece)
+            except EndpointUnavailableError as error:
+                if _OVER not in error.message:
+                    raise
+                self._open()
+            else:
+                return
+        self._write(piece)
 
     def _write(self, piece: bytes) -> None:
         try:
@@ -146,9 +168,9 @@ class _Put:
         except (AccessDeniedError, FileExistsAtEndpointError, ForeignFileError):
             raise  # at the first piece, STOR itself was refused: what stands there, if anything, is not ours
         except StorageError as error:
-            self.begun = True
+            self.begun = self.begun or _OVER not in error.message
             self._file = None
-            if isinstance(error, EndpointUnavailableError):
+            if self.begun and isinstance(error, EndpointUnavailableError):
                 raise self.reason() or error from None
             raise
         self.begun = True

@@ -37,8 +37,9 @@ _SERVER_ERRORS: dict[int, _Meaning] = {
     3013: (StorageError, "the server does not take our request: ask the site"),
 }
 _ERR_RESPONSE = 400  # XrdClStatus.hh: errErrorResponse, the server's own answer
+_TLS_ERROR = 110  # errTlsError; fatal if there is no TLS to be had, else a connection that broke
+_BAD_TLS: _Meaning = (AccessDeniedError, "check the server's certificate and the CA directory")
 _CLIENT_ERRORS: dict[int, _Meaning] = {
-    110: (AccessDeniedError, "check the server's certificate and the CA directory"),  # errTlsError
     203: _DENIED,  # errLoginFailed
     204: _DENIED,  # errAuthFailed
 }
@@ -50,6 +51,8 @@ def check(status: Any, url: str) -> None:
         return
     if status.code == _ERR_RESPONSE:
         kind, hint = _SERVER_ERRORS.get(status.errno, _DOWN)
+    elif status.code == _TLS_ERROR and status.fatal:
+        kind, hint = _BAD_TLS
     else:
         kind, hint = _CLIENT_ERRORS.get(status.code, _DOWN)
     raise kind(f"{url}: {printable(status.message)}", hint=hint)

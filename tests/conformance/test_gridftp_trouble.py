@@ -29,10 +29,18 @@ def server(
 
 @pytest.fixture
 def endpoint(site: Site, server: GridFtpServer) -> Iterator[StorageEndpoint]:
-    made = site.endpoint("gsiftp", server.gsiftp_url, stall_timeout_seconds=2)
+    made = site.endpoint("gsiftp", server.gsiftp_url)
+    yield made
+    server.set_disk_full(full=False)
+    made.close()
+
+
+@pytest.fixture
+def impatient(site: Site, server: GridFtpServer) -> Iterator[StorageEndpoint]:
+    """For a server that hangs."""
+    made = site.endpoint("gsiftp", server.gsiftp_url, stall_timeout_seconds=4)
     yield made
     server.set_frozen(frozen=False)
-    server.set_disk_full(full=False)
     made.close()
 
 
@@ -44,49 +52,49 @@ def hanging_after(server: GridFtpServer, megabytes: int) -> Iterator[bytes]:
         yield MEGABYTE
 
 
-def test_upload_to_a_server_that_hangs(server: GridFtpServer, endpoint: StorageEndpoint) -> None:
+def test_upload_to_a_server_that_hangs(server: GridFtpServer, impatient: StorageEndpoint) -> None:
     with pytest.raises(EndpointUnavailableError, match="timed out") as caught:
-        endpoint.upload("hanging", hanging_after(server, 20), 1 << 30)
+        impatient.upload("hanging", hanging_after(server, 20), 1 << 30)
     assert any("may still be there" in note for note in caught.value.__notes__)
     server.set_frozen(frozen=False)
-    endpoint.remove("hanging")
-    assert endpoint.stat("hanging") is None
+    impatient.remove("hanging")
+    assert impatient.stat("hanging") is None
 
 
-def test_server_that_hangs_at_the_end_of_an_upload(server: GridFtpServer, endpoint: StorageEndpoint) -> None:
+def test_server_that_hangs_at_the_end_of_an_upload(server: GridFtpServer, impatient: StorageEndpoint) -> None:
     def chunks() -> Iterator[bytes]:
         yield MEGABYTE
         yield b"run"
         server.set_frozen(frozen=True)  # the last piece is sent after this
 
     with pytest.raises(EndpointUnavailableError):
-        endpoint.upload("end", chunks(), (1 << 20) + 3)
+        impatient.upload("end", chunks(), (1 << 20) + 3)
     server.set_frozen(frozen=False)
-    endpoint.remove("end")
+    impatient.remove("end")
 
 
-def test_read_from_a_server_that_hangs(server: GridFtpServer, endpoint: StorageEndpoint) -> None:
-    endpoint.upload("read", [MEGABYTE] * 100, 100 << 20)
-    pieces = endpoint.read("read")
+def test_read_from_a_server_that_hangs(server: GridFtpServer, impatient: StorageEndpoint) -> None:
+    impatient.upload("read", [MEGABYTE] * 100, 100 << 20)
+    pieces = impatient.read("read")
     next(pieces)
     server.set_frozen(frozen=True)
     with pytest.raises(EndpointUnavailableError, match="timed out"):
         b"".join(pieces)
 
 
-def test_every_other_call_to_a_server_that_hangs(site: Site, server: GridFtpServer, endpoint: StorageEndpoint) -> None:
-    endpoint.upload("there", [b"run"], 3)
+def test_every_other_call_to_a_server_that_hangs(site: Site, server: GridFtpServer, impatient: StorageEndpoint) -> None:
+    impatient.upload("there", [b"run"], 3)
     server.set_frozen(frozen=True)
     for use in (
-        lambda: endpoint.stat("there"),
-        lambda: endpoint.list("a"),
-        lambda: endpoint.rename("there", "elsewhere"),
-        lambda: endpoint.remove("there"),
+        lambda: impatient.stat("there"),
+        lambda: impatient.list("a"),
+        lambda: impatient.rename("there", "elsewhere"),
+        lambda: impatient.remove("there"),
     ):
         with pytest.raises(EndpointUnavailableError, match="timed out"):
             use()
     server.set_frozen(frozen=False)
-    assert endpoint.checksum("there", ChecksumKind.ADLER32) == f"{zlib.adler32(b'run'):08x}"
+    assert impatient.checksum("there", ChecksumKind.ADLER32) == f"{zlib.adler32(b'run'):08x}"
 
 
 @pytest.mark.parametrize("megabytes", [1, 50])
