@@ -37,6 +37,7 @@ class GsiFtpEndpoint(GfalEndpoint):
     """
 
     scheme: ClassVar[str] = "gsiftp"
+    copies_by: ClassVar[str] = "gsiftp"
     # STOR replaces (RFC 959, section 4.1.3).
     exclusive_create: ClassVar[bool] = False
 

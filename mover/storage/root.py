@@ -26,6 +26,7 @@ class RootEndpoint(GfalEndpoint):
     """Uploads and reads by XrdCl with a few requests under way; everything else by gfal2."""
 
     scheme: ClassVar[str] = "root"
+    copies_by: ClassVar[str] = "root"
     exclusive_create: ClassVar[bool] = True
 
     def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:

@@ -14,6 +14,8 @@ from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 
 from mover.errors import (
     AccessDeniedError,
@@ -26,18 +28,23 @@ from mover.errors import (
 )
 from mover.model import ChecksumKind, Locality
 from mover.ports import CredentialSource, StorageEndpoint
+from mover.sandbox.gridftp import GridFtpServer
 from mover.sandbox.process import together
-from mover.sandbox.xrootd import DiskServer, StorageServer
+from mover.sandbox.server import RobotServer
+from mover.sandbox.xrootd import DiskServer
 from mover.storage.memory import MemoryEndpoint
 from tests.conformance.credentials import RobotCredentials
 from tests.conformance.relay import Relay
-from tests.conformance.subjects import Site, eventually
+from tests.conformance.subjects import Site, base_url_of, eventually
 
 SOURCE = "raw/00100/00123.tar"
 TARGET = "raw/copies/00100/00123.tar"
-PROTOCOLS = ("root", "davs")
+XROOTD = ("root", "roots", "davs")
+PROTOCOLS = (*XROOTD, "gsiftp")
 REAL = (*PROTOCOLS, "root to tape", "root from tape", "davs to tape", "davs from tape")
 ENDLESS = 1 << 40
+#: 1.3.6.1.4.1.3536.1.1.1.9, encoded.
+_LIMITED_LANGUAGE = bytes.fromhex("2b060104019b5001010109")
 #: More than the largest of all buffers on the way.
 LARGE = 64 << 20
 
@@ -67,18 +74,27 @@ class Pairs:
 
     def __init__(self, site: Site, directory: Path) -> None:
         self.site = site
-        self.far = DiskServer(directory / "far", site.ca, robot="Robot")
+        self.xrootd = DiskServer(directory / "far", site.ca, robot="Robot")
+        self.gridftp = GridFtpServer(directory / "gridftp", site.ca, robot="Robot")
         self.plain = DiskServer(directory / "plain", site.ca, robot="Robot", third_party_copy=False)
-        together(self.far.start, self.plain.start)
+        together(self.xrootd.start, self.gridftp.start, self.plain.start)
 
     def close(self) -> None:
         """Stop the servers."""
-        together(self.far.close, self.plain.close)
+        together(self.xrootd.close, self.gridftp.close, self.plain.close)
+
+    def far(self, protocol: str) -> RobotServer:
+        """The server that is copied from."""
+        return self.gridftp if protocol == "gsiftp" else self.xrootd
+
+    def near(self, protocol: str) -> RobotServer:
+        """The server that is copied to."""
+        return self.site.gridftp if protocol == "gsiftp" else self.site.disk
 
     def end(
         self,
         protocol: str,
-        server: StorageServer,
+        server: RobotServer,
         *,
         port: int | None = None,
         credentials: CredentialSource | None = None,
@@ -86,7 +102,7 @@ class Pairs:
         folder: str | None = None,
     ) -> StorageEndpoint:
         """An adapter for a fresh directory of that server, or for `folder`; through `port` if it leads there."""
-        base_url = server.root_url if protocol == "root" else server.davs_url
+        base_url = base_url_of(protocol, server)
         if port is not None:
             base_url = base_url.replace(f":{urlsplit(base_url).port}/", f":{port}/")
         return self.site.endpoint(
@@ -99,8 +115,8 @@ class Pairs:
     def pair(self, kind: str) -> Pair:
         """A pair of that kind: a protocol, and `to tape` or `from tape` if not from disk to disk."""
         protocol, _, tape = kind.partition(" ")
-        source = self.site.tape if tape == "from tape" else self.far
-        target = self.site.tape if tape == "to tape" else self.site.disk
+        source = self.site.tape if tape == "from tape" else self.far(protocol)
+        target = self.site.tape if tape == "to tape" else self.near(protocol)
         return Pair(self.end(protocol, source), self.end(protocol, target))
 
 
@@ -133,7 +149,7 @@ def adler32(data: bytes) -> str:
 
 
 @contextmanager
-def frozen_later(server: StorageServer) -> Iterator[Callable[[], None]]:
+def frozen_later(server: RobotServer) -> Iterator[Callable[[], None]]:
     """What stops the server in its tracks when it is called, connections and all; it goes on after the body."""
     pids: list[int] = []
 
@@ -188,7 +204,7 @@ def test_nothing_is_overwritten(pair: Pair) -> None:
     assert b"".join(pair.target.read(TARGET)) == theirs
 
 
-@pytest.mark.parametrize("kind", PROTOCOLS)
+@pytest.mark.parametrize("kind", XROOTD)
 def test_the_storage_itself_overwrites_nothing(pairs: Pairs, kind: str) -> None:
     """Somebody stores a file after we have looked and before the copy begins."""
     pair = pairs.pair(kind)
@@ -205,11 +221,11 @@ def test_a_source_that_is_missing(pair: Pair) -> None:
     assert pair.nothing_left()
 
 
-@pytest.mark.parametrize("kind", PROTOCOLS)
+@pytest.mark.parametrize("kind", ["root", "davs"])
 def test_a_source_that_is_on_tape_only(pairs: Pairs, kind: str) -> None:
     tape, folder = pairs.site.tape, uuid4().hex
     source = pairs.end(kind, tape, folder=folder)
-    pair = Pair(source, pairs.end(kind, pairs.site.disk))
+    pair = Pair(source, pairs.end(kind, pairs.near(kind)))
     data = put(source, SOURCE, 1000)
     assert eventually(lambda: source.locality(SOURCE) is Locality.DISK_AND_TAPE)
     tape.evict(f"{folder}/{SOURCE}")
@@ -258,20 +274,27 @@ def test_nothing_is_removed_without_leave(pair: Pair, monkeypatch: pytest.Monkey
 
 def test_unlike_protocols(pairs: Pairs) -> None:
     memory = MemoryEndpoint(name="memory")
-    root, davs = (pairs.pair(kind).source for kind in PROTOCOLS)
-    for source, target in ((memory, root), (memory, davs), (root, davs), (davs, root), (root, memory)):
+    root, davs, gsiftp = (pairs.pair(kind).source for kind in ("root", "davs", "gsiftp"))
+    for source, target in (
+        (memory, root),
+        (memory, davs),
+        (root, davs),
+        (davs, gsiftp),
+        (gsiftp, root),
+        (root, memory),
+    ):
         with pytest.raises(ThirdPartyCopyError):
             target.copy_from(source, SOURCE, TARGET, 1, alive=lambda _: None)
 
 
-@pytest.mark.parametrize("kind", REAL)
+@pytest.mark.parametrize("kind", [kind for kind in REAL if kind != "gsiftp"])
 def test_no_byte_goes_through_this_machine(pairs: Pairs, kind: str) -> None:
     """All that this process, and the one that it starts, say to the target goes through the relay."""
     protocol, _, tape = kind.partition(" ")
-    server = pairs.site.tape if tape == "to tape" else pairs.site.disk
+    server = pairs.site.tape if tape == "to tape" else pairs.near(protocol)
     source = pairs.pair(kind).source
     data = put(source, SOURCE, LARGE)
-    port = server.port("ROOT_PORT" if protocol == "root" else "DAVS_PORT")
+    port = urlsplit(base_url_of(protocol, server)).port
     with Relay(port, open_bytes=ENDLESS) as relay:
         target = pairs.end(protocol, server, port=relay.port)
         Pair(source, target).copy(LARGE)
@@ -282,13 +305,13 @@ def test_no_byte_goes_through_this_machine(pairs: Pairs, kind: str) -> None:
     assert relay.sent_bytes > copied_bytes + LARGE
 
 
-@pytest.mark.parametrize("kind", PROTOCOLS)
+@pytest.mark.parametrize("kind", XROOTD)
 @pytest.mark.parametrize("unable", ["source", "target"])
 def test_servers_that_cannot_do_it_are_not_helped(pairs: Pairs, kind: str, unable: str) -> None:
     """gfal2 would stream through this machine, and not say so, where there is no macaroon."""
-    ends = {"source": pairs.far, "target": pairs.site.disk, unable: pairs.plain}
-    if (kind, unable) == ("root", "source"):
+    if kind != "davs" and unable == "source":
         pytest.skip("by root://, whoever can be read from can be copied from")
+    ends = {"source": pairs.far(kind), "target": pairs.near(kind), unable: pairs.plain}
     pair = Pair(pairs.end(kind, ends["source"]), pairs.end(kind, ends["target"]))
     put(pair.source, SOURCE, 9 << 20)
     with pytest.raises(ThirdPartyCopyError):
@@ -299,33 +322,34 @@ def test_servers_that_cannot_do_it_are_not_helped(pairs: Pairs, kind: str, unabl
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_a_stranger_is_denied(pairs: Pairs, kind: str) -> None:
     folder = uuid4().hex
-    put(pairs.end(kind, pairs.far, folder=folder), SOURCE, 1000)
-    ends = [pairs.end(kind, at, folder=folder, credentials=pairs.site.stranger) for at in (pairs.far, pairs.site.disk)]
+    far, near = pairs.far(kind), pairs.near(kind)
+    put(pairs.end(kind, far, folder=folder), SOURCE, 1000)
+    ends = [pairs.end(kind, server, folder=folder, credentials=pairs.site.stranger) for server in (far, near)]
     with pytest.raises(AccessDeniedError):
         Pair(*ends).copy(1000)
-    assert Pair(ends[0], pairs.end(kind, pairs.site.disk, folder=folder)).nothing_left()
+    assert Pair(ends[0], pairs.end(kind, near, folder=folder)).nothing_left()
 
 
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_a_full_target(pairs: Pairs, kind: str) -> None:
     pair = pairs.pair(kind)
     put(pair.source, SOURCE, 9 << 20)
-    pairs.site.disk.set_disk_full(full=True)
+    pairs.near(kind).set_disk_full(full=True)
     try:
         with pytest.raises(EndpointFullError):
             pair.copy(9 << 20)
         assert pair.nothing_left()
     finally:
-        pairs.site.disk.set_disk_full(full=False)
+        pairs.near(kind).set_disk_full(full=False)
 
 
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_a_source_that_hangs(pairs: Pairs, kind: str) -> None:
     folder = uuid4().hex
-    source = pairs.end(kind, pairs.far, folder=folder)
-    target = pairs.end(kind, pairs.site.disk, stall_timeout_seconds=3)
+    source = pairs.end(kind, pairs.far(kind), folder=folder)
+    target = pairs.end(kind, pairs.near(kind), stall_timeout_seconds=3)
     put(source, SOURCE, LARGE)
-    with frozen_later(pairs.far) as freeze, pytest.raises(EndpointUnavailableError):
+    with frozen_later(pairs.far(kind)) as freeze, pytest.raises(EndpointUnavailableError):
         Pair(source, target).copy(LARGE, once_after(1, freeze))
     assert Pair(source, target).nothing_left()
     # The storages may know later than we do, and must not bring it back.
@@ -333,14 +357,14 @@ def test_a_source_that_hangs(pairs: Pairs, kind: str) -> None:
     assert not eventually(lambda: not Pair(source, target).nothing_left(), seconds=8)
 
 
-@pytest.mark.parametrize("kind", PROTOCOLS)
+@pytest.mark.parametrize("kind", XROOTD)
 @pytest.mark.parametrize(("then", "error"), [("it stays so", "no progress"), ("the source goes down", None)])
 def test_a_line_between_the_storages_that_breaks(pairs: Pairs, kind: str, then: str, error: str | None) -> None:
     """In the middle of the file."""
-    far, folder = pairs.far, uuid4().hex
+    far, folder = pairs.far(kind), uuid4().hex
     put(pairs.end(kind, far, folder=folder), SOURCE, LARGE)
-    port = far.port("ROOT_PORT" if kind == "root" else "DAVS_PORT")
-    target = pairs.end(kind, pairs.site.disk, stall_timeout_seconds=10)
+    port = urlsplit(base_url_of(kind, far)).port
+    target = pairs.end(kind, pairs.near(kind), stall_timeout_seconds=10)
     with Relay(port, open_bytes=ENDLESS, answer_bytes=LARGE // 2) as relay:
         pair = Pair(pairs.end(kind, far, port=relay.port, folder=folder), target)
         break_off = relay.hang_up if then == "the source goes down" else lambda: None
@@ -355,23 +379,108 @@ def test_a_line_between_the_storages_that_breaks(pairs: Pairs, kind: str, then: 
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_limited_proxies_copy_too(pairs: Pairs, kind: str) -> None:
     limited = RobotCredentials(pairs.site.ca, "Robot", limited=True)
-    pair = Pair(*(pairs.end(kind, at, credentials=limited) for at in (pairs.far, pairs.site.disk)))
+    pair = Pair(*(pairs.end(kind, at, credentials=limited) for at in (pairs.far(kind), pairs.near(kind))))
     data = put(pair.source, SOURCE, 9 << 20)
     pair.copy(9 << 20)
     assert pair.target.checksum(TARGET, ChecksumKind.ADLER32) == adler32(data)
 
 
-def _helpers() -> list[int]:
+@pytest.mark.parametrize("limited", [False, True])
+def test_the_target_is_given_a_proxy_and_not_our_key(pairs: Pairs, limited: bool) -> None:
+    """By root://, it keeps the delegated proxy in a file while it copies: no longer valid, and no fuller, than ours."""
+    credentials = RobotCredentials(pairs.site.ca, "Robot", limited=limited)
+    ours, folder = Path(credentials.proxy().path).read_bytes(), uuid4().hex
+    put(pairs.end("root", pairs.xrootd, folder=folder), SOURCE, LARGE)
+    store = pairs.site.disk.directory / "adm/.ofs/.tpccreds"
+    given: list[bytes] = []
+
+    def look(_done: int) -> None:
+        given.extend(file.read_bytes() for file in store.iterdir())
+        if given:
+            raise StopError
+
+    with Relay(pairs.xrootd.port("ROOT_PORT"), open_bytes=ENDLESS, answer_bytes=LARGE // 2) as relay:
+        source = pairs.end("root", pairs.xrootd, port=relay.port, folder=folder, credentials=credentials)
+        with pytest.raises(StopError):
+            Pair(source, pairs.end("root", pairs.site.disk, credentials=credentials)).copy(LARGE, look)
+    key, our_key = (serialization.load_pem_private_key(pem, None).public_key() for pem in (given[0], ours))
+    assert key != our_key
+    theirs, signer, *_ = x509.load_pem_x509_certificates(given[0])
+    assert signer.public_key() == our_key
+    assert theirs.public_key() == key
+    assert theirs.not_valid_after_utc <= signer.not_valid_after_utc
+    assert (_LIMITED_LANGUAGE in _der(signer)) == limited
+    assert eventually(lambda: not list(store.iterdir()))
+
+
+def _der(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.DER)
+
+
+def test_gridftp_sends_its_bytes_past_this_machine(pairs: Pairs) -> None:
+    """They take connections of their own: the process that copies has none but those to the servers' control ports."""
+    pair = pairs.pair("gsiftp")
+    data = put(pair.source, SOURCE, LARGE)
+    seen: set[int] = set()
+    pair.copy(LARGE, lambda _: seen.update(port for helper in _helpers() for port in _remote_ports(helper)))
+    assert pair.target.checksum(TARGET, ChecksumKind.ADLER32) == adler32(data)
+    assert seen == {server.port("GSIFTP_PORT") for server in (pairs.far("gsiftp"), pairs.near("gsiftp"))}
+
+
+_DOUBLE = """
+import socket, sys, time
+line = socket.socket(fileno=int(sys.argv[1]))
+line.recv(4096)
+line.sendall({said!r})
+while line.recv(4096):
+    pass
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "error"),
+    [
+        pytest.param(b'{"type": "streamed"}\n', "through this machine", id="streams"),
+        pytest.param(b"x" * 200_000, "nonsense", id="says too much"),
+        pytest.param(b"no JSON\n", "nonsense", id="is no JSON"),
+    ],
+)
+def test_what_a_double_of_gfal2_says(
+    pairs: Pairs, said: bytes, error: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """gfal2 itself streams where it finds no other way, unless it is told not to."""
+    (tmp_path / "double_of_gfal2.py").write_text(_DOUBLE.format(said=said))
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    monkeypatch.setattr("mover.storage.gfalcopy._PROGRAM", "double_of_gfal2")
+    pair = pairs.pair("root")
+    put(pair.source, SOURCE, 1000)
+    with pytest.raises(ThirdPartyCopyError, match=error):
+        pair.copy(1000)
+    assert _helpers("double_of_gfal2") == []
+
+
+def _remote_ports(process: int) -> list[int]:
+    """Where its TCP connections lead to."""
+    sockets = set()
+    with suppress(FileNotFoundError):  # it has ended
+        for link in Path(f"/proc/{process}/fd").iterdir():
+            with suppress(FileNotFoundError):
+                sockets.add(link.readlink().name)
+    table = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()]
+    return [int(row[2].rpartition(":")[2], 16) for row in table if f"socket:[{row[9]}]" in sockets]
+
+
+def _helpers(program: str = "gfalcopy_process") -> list[int]:
     """The processes that this one has started to copy."""
     found = subprocess.run(
         ["ps", "-o", "pid=,args=", "--ppid", str(os.getpid())], capture_output=True, text=True, check=True, timeout=30
     )
-    return [int(line.split()[0]) for line in found.stdout.splitlines() if "gfalcopy_process" in line]
+    return [int(line.split()[0]) for line in found.stdout.splitlines() if program in line]
 
 
 @pytest.mark.parametrize(("by", "error"), [(signal.SIGKILL, "without a word"), (signal.SIGSTOP, "no progress")])
 def test_a_library_that_crashes_or_hangs(pairs: Pairs, by: signal.Signals, error: str) -> None:
-    source, target = pairs.pair("root").source, pairs.end("root", pairs.site.disk, stall_timeout_seconds=3)
+    source, target = pairs.pair("root").source, pairs.end("root", pairs.near("root"), stall_timeout_seconds=3)
     put(source, SOURCE, LARGE)
 
     def strike() -> None:
