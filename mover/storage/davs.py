@@ -28,7 +28,6 @@ class DavsEndpoint(GfalEndpoint):
     """Uploads by one PUT of curl's, reads by one GET, renames by MOVE, copies by COPY; everything else by gfal2."""
 
     scheme: ClassVar[str] = "davs"
-    copies_by: ClassVar[str] = "davs"
     # If-None-Match (RFC 9110, section 13.1.2) is sent, but XRootD 5 does not look at it, and Apache looks only when the
     # upload begins: of two at a time, the one that ends last replaces the other. So with Overwrite (RFC 4918, section
     # 10.6): XRootD does not look. Where they are honoured they are one look more; nothing relies on them.

@@ -53,8 +53,8 @@ class GfalEndpoint(ABC):
     """
 
     scheme: ClassVar[str]
-    #: What it copies in with other storages (a word of `Capabilities.third_party_copy`).
-    copies_by: ClassVar[str]
+    #: Whether files can be copied to and from other storages in it.
+    copies: ClassVar[bool] = True
     #: Whether the server itself refuses to create a file that exists.
     exclusive_create: ClassVar[bool]
 
@@ -83,7 +83,7 @@ class GfalEndpoint(ABC):
             tape=tape,
             exclusive_create=self.exclusive_create,
             rename_noreplace=False,
-            third_party_copy=frozenset({self.copies_by} if third_party_copy else ()),
+            third_party_copy=frozenset({self.scheme} if self.copies and third_party_copy else ()),
         )
         self._stall_seconds = max(1, round(stall_timeout_seconds))
         self._checksum_seconds = max(1, round(checksum_timeout_seconds))
@@ -171,7 +171,7 @@ class GfalEndpoint(ABC):
         may_remove: MayRemove = always,
     ) -> None:
         """Have the two storages copy. `source` is asked for its URL only: it may be at work in another thread."""
-        check_pair(self.copies_by, source, self)
+        check_pair(self.scheme, source, self)
         source_url, url = source.url(source_path), self.url(path)
         there = self._call(source_url, lambda context: context.stat(source_url)).st_size
         if there != size_bytes:
@@ -328,8 +328,7 @@ class GfalEndpoint(ABC):
         # The proxy is enough; a macaroon of the storage's would cost two more requests a call.
         context.set_opt_boolean("HTTP PLUGIN", "RETRIEVE_BEARER_TOKEN", False)
         credential = context.cred_new("X509_CERT", proxy_path)
-        # The source of a copy may be root:// to our roots://, and https:// is where a Tape REST API is.
-        for scheme in {self.scheme, self.copies_by, f"{self.copies_by}s", "https"}:
+        for scheme in (self.scheme, "https"):  # https is where a Tape REST API is
             context.cred_set(f"{scheme}://", credential)
         return context
 

@@ -37,15 +37,12 @@ def copy_by_gfal(source_url: str, target_url: str, proxy: NamedProxy, watch: Wat
     """Have the storages copy one file to a new one; returns when they say that it is done.
 
     The servers that ask for it get a proxy signed by ours for a key of their own, which is good for as long as ours.
-    What is roots:// is asked for as root://, since gfal2 would stream it: the copy is within TLS if the servers want
-    it so.
 
     Raises:
         ThirdPartyCopyError: gfal2 began to copy through this machine, and was stopped.
         StorageError: the copy failed.
         BaseException: what `watch.look` raised; the copy was ended.
     """
-    source_url, target_url = (url.replace("roots://", "root://", 1) for url in (source_url, target_url))
     request = {"source": source_url, "target": target_url, "proxy": proxy.path}
     what = f"{source_url} to {target_url}"
     limit_waiting()  # in the environment, for the process

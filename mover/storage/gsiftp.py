@@ -37,7 +37,6 @@ class GsiFtpEndpoint(GfalEndpoint):
     """
 
     scheme: ClassVar[str] = "gsiftp"
-    copies_by: ClassVar[str] = "gsiftp"
     # STOR replaces (RFC 959, section 4.1.3).
     exclusive_create: ClassVar[bool] = False
 

@@ -26,7 +26,6 @@ class RootEndpoint(GfalEndpoint):
     """Uploads and reads by XrdCl with a few requests under way; everything else by gfal2."""
 
     scheme: ClassVar[str] = "root"
-    copies_by: ClassVar[str] = "root"
     exclusive_create: ClassVar[bool] = True
 
     def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
@@ -95,6 +94,8 @@ class RootsEndpoint(RootEndpoint):
     """The same within TLS, and only if a CA of ours stands for the server's certificate; who we are is told by GSI."""
 
     scheme: ClassVar[str] = "roots"
+    # gfal2 only knows how by root://, and then nobody answers for TLS between the storages.
+    copies: ClassVar[bool] = False
 
 
 class _Writer:
