@@ -73,7 +73,9 @@ def choose_route(work: Work) -> Route:
             f"run {work.bundle.run} has no local files any more, and no proven replica that can be read now",
             hint=f"`mover run show {work.bundle.run}` says where it is stored; it is tried again",
         )
-    return ways[work.replica.failed_copies // _TRIES % len(ways)]
+    # A source may have changed since it was proven, and every copy of it would be rejected: then no second one.
+    turn = work.replica.failed_copies // _TRIES + work.replica.rejections
+    return ways[turn % len(ways)]
 
 
 def can_copy(work: Work, source: str) -> bool:

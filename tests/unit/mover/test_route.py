@@ -208,3 +208,14 @@ def test_an_endpoint_without_checksums_is_copied_to_and_read_back(bench: Bench) 
         bench.step(verify, "disk")
     _prove(bench, "disk")
     assert bench.state("disk") is ReplicaState.VERIFIED
+
+
+def test_a_copy_that_is_wrong_gives_way_to_the_local_files(bench: Bench) -> None:
+    _prove(bench, "tape")
+    bench.endpoints["tape"].corrupt(LFN)
+    bench.step(transfer, "disk")
+    with pytest.raises(VerificationError, match="has adler32"):
+        bench.step(verify, "disk")
+    _prove(bench, "disk")
+    assert bench.endpoints["disk"].content(LFN) == bundle_bytes(bench)
+    assert _story(bench)[1:] == [("third-party copy", "tape"), ("streamed from the local files", None)]
