@@ -77,6 +77,8 @@ def _copy(work: Work, route: ThirdParty | Relay) -> None:
     source = work.endpoints[route.source]
     try:
         if not _is_online(source, work.lfn):
+            # Tapes may take for ever, so another way has its turn too.
+            record_failed_copy(work.database, work.claim)
             postpone(work.database, work.claim, until=work.clock.now() + work.poll)
             return
         path = _intend(work)

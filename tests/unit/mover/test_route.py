@@ -219,3 +219,16 @@ def test_a_copy_that_is_wrong_gives_way_to_the_local_files(bench: Bench) -> None
     _prove(bench, "disk")
     assert bench.endpoints["disk"].content(LFN) == bundle_bytes(bench)
     assert _story(bench)[1:] == [("third-party copy", "tape"), ("streamed from the local files", None)]
+
+
+def test_a_source_that_does_not_come_online_gives_way_to_the_local_files(bench: Bench) -> None:
+    class BrokenRobot(MemoryEndpoint):
+        def bring_online(self, path: str) -> None:
+            """It is asked, and nothing comes."""
+
+    tape = bench.endpoints["tape"] = BrokenRobot(name="tape", tape=True)
+    _prove(bench, "tape")
+    tape.evicted.add(LFN)
+    states = [bench.step(transfer, "disk") for _ in range(3)]
+    assert states == [ReplicaState.WANTED, ReplicaState.WANTED, ReplicaState.COPIED]
+    assert _story(bench)[-1] == ("streamed from the local files", None)
