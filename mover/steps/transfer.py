@@ -24,8 +24,10 @@ from mover.states import ReplicaEvent
 from mover.steps.route import Local, Relay, ThirdParty, Wait, choose_route
 from mover.steps.work import Work, check_stored
 
-#: How often to look whether the replica that is to be copied from has come.
+#: How soon to look whether the replica that is to be copied from has come; what has waited longer is looked at less
+#: often, since every look asks the endpoint, and thousands may wait.
 _SOURCE_POLL = timedelta(seconds=2)
+_WAITED_SHARE = 0.1
 _HOW = {Local: "streamed from the local files", ThirdParty: "third-party copy", Relay: "copy through this machine"}
 
 
@@ -49,7 +51,9 @@ def transfer(work: Work) -> None:
     route = choose_route(work)
     # 3
     if isinstance(route, Wait):
-        postpone(work.database, work.claim, until=work.clock.now() + min(work.poll, _SOURCE_POLL))
+        now = work.clock.now()
+        pause = max(_SOURCE_POLL, (now - work.replica.since) * _WAITED_SHARE)
+        postpone(work.database, work.claim, until=now + min(work.poll, pause))
     elif isinstance(route, Local):
         _stream(work)
     else:

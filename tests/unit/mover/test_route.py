@@ -1,6 +1,7 @@
 """Which way a bundle takes: third-party copies, waiting for them, the local files, and replicas without local files."""
 
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -25,7 +26,7 @@ from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from mover.storage.memory import MemoryEndpoint
 from tests.unit.mover.bench import LFN, NOW, RUN, Bench, bundle_bytes
-from tests.unit.mover.running import tune
+from tests.unit.mover.running import SettableClock, tune
 
 DOWN = EndpointUnavailableError("down", hint="wait")
 
@@ -232,3 +233,13 @@ def test_a_source_that_does_not_come_online_gives_way_to_the_local_files(bench: 
     states = [bench.step(transfer, "disk") for _ in range(3)]
     assert states == [ReplicaState.WANTED, ReplicaState.WANTED, ReplicaState.COPIED]
     assert _story(bench)[-1] == ("streamed from the local files", None)
+
+
+@pytest.mark.parametrize(("waited_seconds", "pause_seconds"), [(0, 2), (-3600, 2), (300, 30), (86400, 60)])
+def test_the_longer_a_source_takes_the_less_often_it_is_looked_for(
+    bench: Bench, clock: SettableClock, waited_seconds: float, pause_seconds: float
+) -> None:
+    clock.advance(waited_seconds)
+    work = bench.work("disk")
+    transfer(replace(work, clock=clock))
+    assert get_replica(bench.catalogue, work.replica.id).next_attempt_at == clock.now() + timedelta(seconds=pause_seconds)
