@@ -1,6 +1,7 @@
 """Which way a bundle's bytes take to an endpoint: from the local files, or from a replica that is proven already."""
 
 from dataclasses import dataclass
+from datetime import timedelta
 
 from mover.catalogue.endpoints import sick_endpoints
 from mover.catalogue.replicas import ReplicaRecord, replicas_of_bundle
@@ -55,7 +56,7 @@ def choose_route(work: Work) -> Route:
         NoSourceError: the files are released, and no proven replica is within reach.
     """
     local = work.bundle.plan is not None and get_run(work.database, work.bundle.run).state is not RunState.RELEASED
-    sick = sick_endpoints(work.database)
+    sick = _sick(work)
     others = [one for one in _by_preference(work) if one.endpoint not in sick]
     proven = [one.endpoint for one in others if one.state in _PROVEN]
     direct: list[Route] = [ThirdParty(name) for name in proven if can_copy(work, name)]
@@ -83,6 +84,13 @@ def can_copy(work: Work, source: str) -> bool:
     both = (work.config.places[source], work.place)
     shared = work.endpoint.capabilities.third_party_copy & work.endpoints[source].capabilities.third_party_copy
     return all(place.third_party_copy for place in both) and bool(shared)
+
+
+def _sick(work: Work) -> set[str]:
+    """The endpoints to leave alone: those whose probe is overdue may have no work left that would find out."""
+    overdue = timedelta(seconds=work.config.engine.longest_probe_seconds)
+    now = work.clock.now()
+    return {name for name, health in sick_endpoints(work.database).items() if now <= health.probe_at + overdue}
 
 
 def _by_preference(work: Work) -> list[ReplicaRecord]:

@@ -242,4 +242,19 @@ def test_the_longer_a_source_takes_the_less_often_it_is_looked_for(
     clock.advance(waited_seconds)
     work = bench.work("disk")
     transfer(replace(work, clock=clock))
-    assert get_replica(bench.catalogue, work.replica.id).next_attempt_at == clock.now() + timedelta(seconds=pause_seconds)
+    assert get_replica(bench.catalogue, work.replica.id).next_attempt_at == clock.now() + timedelta(
+        seconds=pause_seconds
+    )
+
+
+def test_a_source_that_nobody_asks_any_more_is_tried_in_the_end(bench: Bench, clock: SettableClock) -> None:
+    """Its breaker opened, and then there was no work left for a probe."""
+    _prove(bench, "tape")
+    _release(bench)
+    record_sick(bench.catalogue, "tape", DOWN, failures=3, probe_at=NOW, now=NOW)
+    clock.advance(bench.config.engine.longest_probe_seconds)
+    work = bench.work("disk")
+    with pytest.raises(NoSourceError):
+        choose_route(replace(work, clock=clock))
+    clock.advance(1)
+    assert choose_route(replace(work, clock=clock)) == ThirdParty("tape")
