@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 
 from mover.breaker import Breaker
 from mover.catalogue.database import Database
@@ -217,7 +218,8 @@ class Lane:
             config=self._around.config,
             endpoints=endpoints,
             clock=self._around.clock,
-            alive=_Alive(database, claim, self._around, self._gate.pace, begun),
+            alive=_Alive(database, claim, self._around, begun),
+            pace=partial(self._gate.pace.spend, stop=self._around.stop),
         )
         if replica.state is ReplicaState.WANTED:
             transfer(work)
@@ -263,21 +265,16 @@ class Lane:
 
 
 class _Alive:
-    """Called for every chunk: stops when asked to, keeps to the bandwidth limit, renews the lease, shows progress."""
+    """Called for every chunk: stops when asked to, renews the lease, shows progress."""
 
-    def __init__(self, database: Database, claim: Claim, around: Surroundings, pace: Pace, begun: Progress) -> None:
+    def __init__(self, database: Database, claim: Claim, around: Surroundings, begun: Progress) -> None:
         self._claim = claim
         self._database = database
         self._around = around
-        self._pace = pace
         self._begun = begun
         self._renewed = around.clock.now()
-        self._paced_bytes = 0
 
     def __call__(self, bytes_done: int) -> None:
-        if bytes_done > self._paced_bytes:
-            self._pace.spend(bytes_done - self._paced_bytes, self._around.stop)
-            self._paced_bytes = bytes_done
         if self._around.stop.is_set():
             raise StoppedError("interrupted, to be taken up again", hint="start the engine again")
         now = self._around.clock.now()

@@ -4,7 +4,7 @@ from mover.catalogue.replicas import postpone, record_event
 from mover.errors import FileMissingError, ForeignFileError, VerificationError
 from mover.states import ReplicaEvent
 from mover.steps.checksums import origin
-from mover.steps.work import Work, check_stored
+from mover.steps.work import Work
 
 
 def archive(work: Work) -> None:
@@ -32,7 +32,7 @@ def archive(work: Work) -> None:
         postpone(work.database, work.claim, until=work.clock.now() + work.poll)
         return
     try:
-        check_stored(work.endpoint, stored, work.digest(), work.alive)
+        work.check(stored)
     except VerificationError as error:
         raise ForeignFileError(
             f"changed after it was verified: {error.message}", hint="ask the site who wrote to it; the local files stay"

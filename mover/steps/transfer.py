@@ -22,7 +22,7 @@ from mover.naming import temporary_path
 from mover.ports import StorageEndpoint
 from mover.states import ReplicaEvent
 from mover.steps.route import Local, Relay, ThirdParty, Wait, choose_route
-from mover.steps.work import Work, check_stored
+from mover.steps.work import Work
 
 #: How soon to look whether the replica that is to be copied from has come; what has waited longer is looked at less
 #: often, since every look asks the endpoint, and thousands may wait.
@@ -65,7 +65,7 @@ def _stream(work: Work) -> None:
     path = _intend(work)
     reader = work.reader()
     with _withdrawn_on_failure(work, path), Prefetch(reader.chunks(), work.waiting) as chunks:
-        work.endpoint.upload(path, work.watched(chunks), work.bundle.size_bytes, may_remove=work.may_remove)
+        work.endpoint.upload(path, work.sent(chunks), work.bundle.size_bytes, may_remove=work.may_remove)
     digest = record_digest(work.database, work.bundle, reader.digest, now=work.clock.now())
     try:
         check_same(digest, reader.digest, work.lfn)
@@ -106,7 +106,7 @@ def _relay(work: Work, source: StorageEndpoint, path: str) -> None:
     """Stream a stored replica to the endpoint, which never gets the last piece of one that is not right."""
     stored = same_as(work.digest(), source.read(work.lfn), source.url(work.lfn))
     with Prefetch(stored, work.waiting) as chunks:
-        work.endpoint.upload(path, work.watched(chunks), work.bundle.size_bytes, may_remove=work.may_remove)
+        work.endpoint.upload(path, work.sent(chunks), work.bundle.size_bytes, may_remove=work.may_remove)
 
 
 def _is_online(source: StorageEndpoint, lfn: str) -> bool:
@@ -199,7 +199,7 @@ def _is_right(work: Work, stored: StoredFile) -> bool:
     if stored.size_bytes != work.bundle.size_bytes:
         return False
     try:
-        check_stored(work.endpoint, stored, work.digest(), work.alive)
+        work.check(stored)
     except VerificationError:
         return False
     return True

@@ -5,7 +5,7 @@ from mover.errors import FileExistsAtEndpointError, ForeignFileError, Verificati
 from mover.model import StoredFile
 from mover.states import ReplicaEvent
 from mover.steps.checksums import origin
-from mover.steps.work import Work, check_stored
+from mover.steps.work import Work
 
 
 def verify(work: Work) -> None:
@@ -50,7 +50,7 @@ def verify(work: Work) -> None:
 
 def _compare(work: Work, stored: StoredFile) -> None:
     try:
-        check_stored(work.endpoint, stored, work.digest(), work.alive)
+        work.check(stored)
     except VerificationError as error:
         # As before an upload: ours is what stands under the committed intent, up to the planned size.
         if stored.path != work.replica.intent_path or stored.size_bytes > work.bundle.size_bytes:
@@ -76,7 +76,7 @@ def _check_final(work: Work) -> None:
     try:
         if final is None:
             raise VerificationError(f"{work.endpoint.url(work.lfn)} is gone after its rename", hint="ask the site")
-        check_stored(work.endpoint, final, work.digest(), work.alive)
+        work.check(final)
     except VerificationError as error:
         raise _foreign(work, work.lfn) from error
 

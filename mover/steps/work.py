@@ -20,7 +20,8 @@ class Work:
     """One claimed replica and everything that a step needs for it.
 
     `endpoints` has an adapter for each configured endpoint, for this lane alone. `alive(bytes_done)` is called often:
-    it renews the lease, shows progress, and raises when the work must stop.
+    it renews the lease, shows progress, and raises when the work must stop. `pace(size_bytes)` is called for what goes
+    over this machine's line, to the endpoint or back, and waits as long as its bandwidth limit says.
     """
 
     database: Database
@@ -31,6 +32,7 @@ class Work:
     endpoints: Mapping[str, StorageEndpoint]
     clock: Clock
     alive: Callable[[int], None]
+    pace: Callable[[int], None]
 
     @property
     def place(self) -> EndpointConfig:
@@ -89,6 +91,24 @@ class Work:
             yield chunk
             done += len(chunk)
         self.alive(done)
+
+    def sent(self, chunks: Iterable[bytes]) -> Iterator[bytes]:
+        """The chunks of an upload: `watched`, and paced."""
+        for chunk in self.watched(chunks):
+            self.pace(len(chunk))
+            yield chunk
+
+    def check(self, stored: StoredFile) -> None:
+        """As `check_stored`, for a file at the endpoint; what is read back is paced."""
+        seen = 0
+
+        def read(bytes_done: int) -> None:
+            nonlocal seen
+            self.pace(bytes_done - seen)
+            seen = bytes_done
+            self.alive(bytes_done)
+
+        check_stored(self.endpoint, stored, self.digest(), read)
 
     def reader(self) -> BundleReader:
         """A reading of the local files, held against an earlier one if there was any.

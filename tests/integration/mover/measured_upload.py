@@ -51,7 +51,7 @@ def main(config_path: Path, run: int, name: str) -> None:
         assert claim is not None
         assert bundle is not None
         replica = get_replica(database, claim.replica_id)
-        step(Work(database, claim, replica, bundle, config, endpoints, SystemClock(), lambda _: None))
+        step(Work(database, claim, replica, bundle, config, endpoints, SystemClock(), lambda _: None, lambda _: None))
     bundle = bundle_of(database, run)
     assert bundle is not None
     assert bundle.digest is not None

@@ -93,6 +93,7 @@ class Bench:
             endpoints=self.endpoints,
             clock=FixedClock(),
             alive=lambda _: None,
+            pace=lambda _: None,
         )
 
     def step(self, act: Callable[[Work], None], endpoint: str) -> ReplicaState:

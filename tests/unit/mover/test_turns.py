@@ -6,11 +6,12 @@ from collections.abc import Iterable
 import pytest
 
 from mover.catalogue.endpoints import record_sick, sick_endpoints
-from mover.catalogue.replicas import replicas_of, want_replicas
+from mover.catalogue.replicas import record_intent, release_claim, replicas_of, want_replicas
 from mover.catalogue.runs import bundle_of
 from mover.errors import AccessDeniedError, CredentialError, EndpointUnavailableError, MoverError
 from mover.lane import Gate, Progress
-from mover.model import StoredFile
+from mover.model import ChecksumKind, StoredFile
+from mover.naming import temporary_path
 from mover.pace import Pace
 from mover.ports import MayRemove, always
 from mover.states import ReplicaState, RunState
@@ -206,17 +207,49 @@ def test_what_an_engine_before_found_sick_is_found_out_anew(bench: Bench, news: 
     assert sick_endpoints(bench.catalogue) == {}
 
 
+class CountingPace(Pace):
+    """A limit that is never reached, and how much was spent of it."""
+
+    def __init__(self) -> None:
+        super().__init__(None)
+        self.spent = 0
+
+    def spend(self, size_bytes: int, stop: threading.Event) -> None:
+        """As ever, counted."""
+        self.spent += size_bytes
+        super().spend(size_bytes, stop)
+
+
+def _paced(bench: Bench, clock: SettableClock, endpoint: str) -> int:
+    """How many bytes a lane says went over the line, when it has done what is due."""
+    gate = Gate(bench.config, bench.config.places[endpoint])
+    gate.pace = pace = CountingPace()
+    work(bench, endpoint, clock, gate=gate)
+    return pace.spent
+
+
+def _size(bench: Bench, *runs: int) -> int:
+    bundles = [bundle_of(bench.catalogue, run) for run in runs]
+    return sum(bundle.size_bytes for bundle in bundles if bundle)
+
+
 def test_every_byte_that_goes_over_the_line_is_paced(bench: Bench, clock: SettableClock) -> None:
-    class CountingPace(Pace):
-        spent = 0
+    assert _paced(bench, clock, "disk") == _size(bench, RUN, LATER, LATEST)
 
-        def spend(self, size_bytes: int, stop: threading.Event) -> None:
-            """As ever, counted."""
-            self.spent += size_bytes
-            super().spend(size_bytes, stop)
 
-    gate, pace = Gate(bench.config, bench.config.places["disk"]), CountingPace(None)
-    gate.pace = pace
-    work(bench, "disk", clock, gate=gate)
-    bundles = [bundle_of(bench.catalogue, run) for run in (RUN, LATER, LATEST)]
-    assert pace.spent == sum(bundle.size_bytes for bundle in bundles if bundle)
+def test_what_is_read_back_is_paced_too_and_so_is_what_is_sent_after_it(bench: Bench, clock: SettableClock) -> None:
+    disk = bench.endpoints["disk"] = MemoryEndpoint(name="disk", checksums=frozenset[ChecksumKind]())
+    attempt = bench.work("disk")
+    left = temporary_path(attempt.lfn, 1)
+    record_intent(bench.catalogue, attempt.claim, left, now=clock.now())
+    release_claim(bench.catalogue, attempt.claim)
+    disk.upload(left, [bytes(attempt.bundle.size_bytes)], attempt.bundle.size_bytes)
+    # What an attempt left is read back and is wrong; then all are sent, and read back before and after the rename.
+    assert _paced(bench, clock, "disk") == attempt.bundle.size_bytes + 3 * _size(bench, RUN, LATER, LATEST)
+
+
+def test_a_third_party_copy_does_not_use_our_line(bench: Bench, clock: SettableClock) -> None:
+    tune(bench, "endpoint", source="tpc")
+    assert _paced(bench, clock, "tape") == _size(bench, RUN, LATER, LATEST)
+    assert _paced(bench, clock, "disk") == 0
+    assert {replica(bench, run, "disk").state for run in (RUN, LATER, LATEST)} == {ReplicaState.VERIFIED}
