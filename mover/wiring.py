@@ -69,6 +69,7 @@ def _build(place: EndpointConfig, config: Config, credentials: CredentialSource)
             checksums=checksums,
             stall_timeout_seconds=place.stall_timeout_seconds,
             checksum_timeout_seconds=place.checksum_timeout_seconds,
+            third_party_copy=place.third_party_copy,
         )
     kinds = {"root": RootEndpoint, "roots": RootsEndpoint, "gsiftp": GsiFtpEndpoint}
     return kinds[place.scheme](
@@ -79,4 +80,5 @@ def _build(place: EndpointConfig, config: Config, credentials: CredentialSource)
         checksums=checksums,
         stall_timeout_seconds=place.stall_timeout_seconds,
         checksum_timeout_seconds=place.checksum_timeout_seconds,
+        third_party_copy=place.third_party_copy,
     )
