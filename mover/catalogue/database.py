@@ -27,6 +27,8 @@ class Database:
 
     def __init__(self, path: Path, *, create: bool = False, read_only: bool = False) -> None:
         self.path = path
+        #: Which file it is, once SQLite has opened or made it.
+        self._file: tuple[int, int] | None = None
         mode = "rwc" if create else "rw"
         uri = read_only_uri(path) if read_only else f"{path.absolute().as_uri()}?mode={mode}"
         with _refusals(path, read_only=read_only):
@@ -35,6 +37,7 @@ class Database:
             self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
             try:
                 self._prepare(read_only=read_only)
+                self._file = _identity(path)
             except BaseException:
                 self._connection.close()
                 raise
@@ -48,8 +51,14 @@ class Database:
         """Everything in the block is committed at its end, or nothing is.
 
         Raises:
-            CatalogueError: SQLite refuses (disk full, locked for too long, damaged).
+            CatalogueError: SQLite refuses (disk full, locked for too long, damaged), or the file was removed or
+                replaced: SQLite would go on with one that nobody finds any more.
         """
+        if self._file is not None and _identity(self.path) != self._file:
+            raise CatalogueError(
+                f"the catalogue {self.path} was removed or replaced while it was in use",
+                hint="stop every mover; put the file or a backup back, or `mover catalogue rebuild`; then start again",
+            )
         try:
             self._connection.execute("BEGIN IMMEDIATE")
             try:
@@ -185,3 +194,12 @@ def _refusals(path: Path, *, read_only: bool) -> Iterator[None]:
         else:
             hint = "check `catalogue` in the configuration, its folder's owner and the disk; the engine makes it"
         raise CatalogueError(f"cannot open the catalogue {path}: {error}", hint=hint) from error
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Which file has this name now; None if none has. It is not opened for that: see `Database.__init__`."""
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_dev, found.st_ino

@@ -1,6 +1,5 @@
 """The catalogue locked, read-only, damaged, deleted, or on a full disk: the mover stops; the local files stay."""
 
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -150,8 +149,8 @@ def test_catalogue_that_is_deleted_is_made_again_from_what_is_stored(room: Room,
     catalogue = room.station.room.catalogue_path
     for file in catalogue.parent.glob(f"{catalogue.name}*"):
         file.unlink()
-    engine.send_signal(signal.SIGTERM)
-    engine.wait(timeout=SECONDS)
+    assert engine.wait(timeout=SECONDS) == _CATALOGUE_ERROR
+    assert "was removed or replaced" in room.station.log
     refused = room.station.mover("release", str(RUN), "--now")
     assert refused.returncode == _CATALOGUE_ERROR, refused.stderr
     assert_nothing_lost(room)

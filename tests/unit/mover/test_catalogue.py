@@ -275,3 +275,15 @@ def test_a_migration_that_fails_leaves_the_old_schema(catalogue: Database, monke
         Database(catalogue.path)
     monkeypatch.undo()
     assert find_run(Database(catalogue.path), 7) is not None
+
+
+@pytest.mark.parametrize("replaced", [False, True], ids=["removed", "replaced"])
+def test_nothing_is_written_to_a_file_that_nobody_finds_any_more(catalogue: Database, *, replaced: bool) -> None:
+    catalogue.path.rename(catalogue.path.with_suffix(".away"))
+    if replaced:
+        Database(catalogue.path, create=True).close()
+    with pytest.raises(CatalogueError, match="was removed or replaced"), catalogue.transaction():
+        pass
+    catalogue.path.with_suffix(".away").replace(catalogue.path)
+    with catalogue.transaction():
+        pass
