@@ -15,7 +15,7 @@ from mover.errors import RunError
 from mover.naming import LARGEST_RUN
 from mover.states import RunState
 from mover.steps.close import close_run
-from mover.steps.recheck import want_lost_again
+from mover.steps.recheck import lost_behind_its_name, want_lost_again
 
 _NUMBER = click.IntRange(min=0, max=LARGEST_RUN)
 _SECONDS = click.FloatRange(min=0, max=31 * 86400)
@@ -123,7 +123,12 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
             click.echo(f"run {number}: {retried} of its replicas are taken up again now")
             if look:
                 lost = want_lost_again(database, context.config, number, endpoints, now=now)
-                click.echo(f"run {number}: lost at {', '.join(lost)}" if lost else f"run {number}: nothing is lost")
+                click.echo(f"run {number}: lost at {', '.join(lost)}" if lost else f"run {number}: no file is gone")
+                for name in lost_behind_its_name(database, context.config, number, endpoints):
+                    click.echo(
+                        f"run {number}: {name} has lost the bytes and keeps the name: ask the site to remove the name, "
+                        "and look again"
+                    )
 
 
 def _facts(facts: dict[str, object]) -> str:

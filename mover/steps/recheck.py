@@ -8,7 +8,7 @@ from mover.catalogue.replicas import ReplicaRecord, record_lost, replicas_of_bun
 from mover.catalogue.runs import BundleRecord, bundle_of, get_run, record_run_event
 from mover.config import Config
 from mover.errors import CredentialError, MoverError, NotSafeError, StoppedError
-from mover.model import EndpointKind
+from mover.model import EndpointKind, Locality
 from mover.policy import Assessment, ProvenReplica, assess
 from mover.ports import StorageEndpoint
 from mover.states import RunEvent, RunState
@@ -72,23 +72,45 @@ def want_lost_again(
     Raises:
         StorageError: an endpoint does not answer, so that nothing is known of its replica.
     """
-    bundle = bundle_of(database, run)
-    record = get_run(database, run)
-    if bundle is None:
-        return []
-    kinds = {endpoint.name: endpoint.kind for endpoint in config.endpoint}
-    lost = [
-        replica
-        for replica in replicas_of_bundle(database, bundle.id)
-        if replica.endpoint in kinds
-        and replica.state is final_state(kinds[replica.endpoint])
-        and endpoints[replica.endpoint].stat(bundle.lfn) is None
-    ]
-    if lost and record.state is RunState.SAFE:
+    lfn, proven = _proven(database, config, run)
+    lost = [replica for replica in proven if endpoints[replica.endpoint].stat(lfn) is None]
+    if lost and get_run(database, run).state is RunState.SAFE:
         record_run_event(database, run, RunEvent.REPLICA_LOST, now=now, endpoints=[one.endpoint for one in lost])
     for replica in lost:
         record_lost(database, replica, now=now)
     return [replica.endpoint for replica in lost]
+
+
+def lost_behind_its_name(
+    database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint]
+) -> list[str]:
+    """The tape endpoints that still list a proven replica, but say that they have lost its bytes.
+
+    The name is in the way of a new upload, and what was once on tape is not the mover's to remove.
+
+    Raises:
+        StorageError: an endpoint does not answer.
+    """
+    lfn, proven = _proven(database, config, run)
+    return [
+        replica.endpoint
+        for replica in proven
+        if config.places[replica.endpoint].kind is EndpointKind.TAPE
+        and endpoints[replica.endpoint].stat(lfn) is not None
+        and endpoints[replica.endpoint].locality(lfn) in {Locality.LOST, Locality.NONE}
+    ]
+
+
+def _proven(database: Database, config: Config, run: int) -> tuple[str, list[ReplicaRecord]]:
+    """The LFN of the run's bundle, and its replicas that nothing is left to do for."""
+    bundle = bundle_of(database, run)
+    if bundle is None:
+        return "", []
+    return bundle.lfn, [
+        replica
+        for replica in replicas_of_bundle(database, bundle.id)
+        if (place := config.places.get(replica.endpoint)) and replica.state is final_state(place.kind)
+    ]
 
 
 def _recheck_replica(

@@ -19,7 +19,7 @@ from mover.errors import (
 from mover.states import ReplicaState, RunEvent, RunState
 from mover.steps.archive import archive
 from mover.steps.close import Closed, close_run
-from mover.steps.recheck import want_lost_again
+from mover.steps.recheck import lost_behind_its_name, want_lost_again
 from mover.steps.release import release_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
@@ -166,6 +166,19 @@ def test_without_a_proxy_nothing_is_said_of_the_storage(bench: Bench) -> None:
     with pytest.raises(CredentialError):
         release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
     assert all(file.exists() for file in bench.files)
+
+
+def test_bytes_that_are_lost_behind_their_name_are_told_from_evicted_ones(bench: Bench) -> None:
+    bench.make_safe()
+    tape = bench.endpoints["tape"]
+    tape.evicted.add(LFN)
+    assert lost_behind_its_name(bench.catalogue, bench.config, RUN, bench.endpoints) == []
+    tape.migrated = lambda _: False
+    assert want_lost_again(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW) == []
+    assert lost_behind_its_name(bench.catalogue, bench.config, RUN, bench.endpoints) == ["tape"]
+    tape.remove(LFN)
+    assert lost_behind_its_name(bench.catalogue, bench.config, RUN, bench.endpoints) == []
+    assert want_lost_again(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW) == ["tape"]
 
 
 def test_a_tape_copy_that_was_evicted_is_brought_back_before_it_counts(bench: Bench) -> None:
