@@ -27,6 +27,7 @@ from mover.errors import (
     CredentialError,
     EndpointUnavailableError,
     MoverError,
+    NotOnlineError,
     StoppedError,
     StorageError,
     UnexpectedError,
@@ -173,14 +174,13 @@ class _Lane:
                 bundle, place, endpoint, auditor.limits, deep=auditor.audit.deep, observe=self._has_read
             )
             error = self._ask(asked)
-            if not isinstance(error, EndpointUnavailableError):
-                self._failures = 0
+            # A file that did not come from tape in hours is not waited for once more.
+            if wait_seconds is None or not isinstance(error, EndpointUnavailableError):
+                silent = isinstance(error, EndpointUnavailableError | NotOnlineError)
+                self._failures = self._failures + 1 if silent else 0
                 break
-            if wait_seconds is None:
-                self._failures += 1
-            else:
-                log.warning("run %d at %s: %s; again in %.0f s", bundle.run, self.name, error.message, wait_seconds)
-                auditor.limits.wait(wait_seconds)
+            log.warning("run %d at %s: %s; again in %.0f s", bundle.run, self.name, error.message, wait_seconds)
+            auditor.limits.wait(wait_seconds)
         if error is not None:
             asked.findings.append(Finding(Outcome.NOT_KNOWN, error.message, error.hint))
         return ReplicaResult(self.name, auditor.clock.now(), tuple(asked.findings), asked.read_bytes)

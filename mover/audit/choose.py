@@ -10,7 +10,6 @@ from mover.catalogue.database import Database
 from mover.config import Config
 from mover.errors import CatalogueError, ConfigError
 from mover.model import BundleKind
-from mover.naming import LARGEST_RUN
 from mover.states import RunState
 from mover.steps.standing import final_state
 
@@ -39,22 +38,6 @@ class Choice:
 
 
 Target = tuple[int, tuple[str, ...]]
-
-
-def parse_runs(text: str) -> tuple[int, int]:
-    """A run number, or a range `A-B`, as first and last number.
-
-    Raises:
-        ValueError: it is neither.
-    """
-    first, dash, last = text.partition("-")
-    numbers = (first, last) if dash else (first, first)
-    if not all(one.isascii() and one.isdigit() and int(one) <= LARGEST_RUN for one in numbers):
-        raise ValueError(f"{text!r} is neither a run number nor a range such as 4742-4750")
-    begin, end = int(numbers[0]), int(numbers[1])
-    if begin > end:
-        raise ValueError(f"{text!r} ends before it begins")
-    return begin, end
 
 
 def choose(database: Database, config: Config, choice: Choice, *, now: datetime) -> list[Target]:

@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 
 import click
 
-from mover.audit.choose import parse_runs
 from mover.cli.context import Context, pass_context
+from mover.cli.ranges import each_run, parse_runs
 from mover.cli.tables import printable
 from mover.config import Config
 from mover.errors import AdoptionError, ConfigError, FileMissingError
@@ -74,10 +74,12 @@ def _runs(config: Config, name: str) -> Iterator[tuple[int, bool]]:
         return
     try:
         first, last = parse_runs(name)
+        runs = list(each_run([(first, last)]))
     except ValueError as error:
-        raise click.BadParameter(f"{error}, nor an LFN by `lfn` in `[bundle]`", param_hint="LFN|RUN|A-B") from error
-    for run in range(first, last + 1):
-        yield run, first == last
+        raise click.BadParameter(
+            f"{error} (and it is no LFN by `lfn` in `[bundle]`)", param_hint="LFN|RUN|A-B"
+        ) from error
+    yield from ((run, first == last) for run in runs)
 
 
 def _say(adopted: Adoption) -> None:

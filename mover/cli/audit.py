@@ -8,7 +8,7 @@ import click
 from rich.console import Console
 
 from mover.audit.auditor import Auditor
-from mover.audit.choose import Choice, choose, parse_runs
+from mover.audit.choose import Choice, choose
 from mover.audit.replica import Limits
 from mover.audit.report import Report, make_report, outcome_of, replica_outcome
 from mover.catalogue.audits import Audit, Outcome, begin_audit, counts, find_audit, get_audit, unfinished_audit
@@ -16,6 +16,7 @@ from mover.catalogue.database import Database
 from mover.cli.audit_progress import Display
 from mover.cli.audit_report import check_target, write_report
 from mover.cli.context import Context, pass_context
+from mover.cli.ranges import parse_runs
 from mover.cli.tables import console, printable, size, table
 from mover.config import Config
 from mover.errors import AuditError, AuditIncompleteError, CatalogueError

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import click
 
-from mover.audit.choose import parse_runs
 from mover.catalogue.database import Database
 from mover.cli.context import Context, pass_context
+from mover.cli.ranges import each_run, parse_runs
 from mover.cli.tables import printable
 from mover.config import Config
 from mover.durable import new_file
@@ -94,10 +94,9 @@ def rebuild(
 
 def _named(ranges: tuple[str, ...]) -> set[int]:
     try:
-        parsed = [parse_runs(one) for one in ranges]
+        return set(each_run(parse_runs(one) for one in ranges))
     except ValueError as error:
         raise click.BadParameter(str(error), param_hint="--runs") from error
-    return {run for first, last in parsed for run in range(first, last + 1)}
 
 
 def _listed(config: Config, sites: Sites, *, has_names: bool) -> set[int]:

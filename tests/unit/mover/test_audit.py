@@ -7,12 +7,14 @@ from datetime import timedelta
 import pytest
 
 from mover.audit.auditor import Progress
-from mover.audit.choose import Choice, choose, parse_runs
+from mover.audit.choose import Choice, choose
 from mover.audit.page import render_page
+from mover.audit.report import Report
 from mover.bundle import tar
 from mover.catalogue import custody
 from mover.catalogue.audits import Finding, Outcome, ReplicaResult, last_good, record_result, unfinished_audit
 from mover.catalogue.replicas import replicas_of
+from mover.cli.ranges import each_run, parse_runs
 from mover.errors import (
     CatalogueError,
     ConfigError,
@@ -350,6 +352,31 @@ def test_runs_are_given_by_number_or_range(text: str, runs: tuple[int, int]) -> 
 def test_what_is_no_run_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"neither|ends before"):
         parse_runs(text)
+
+
+def test_more_runs_than_anybody_can_mean_are_refused_before_they_are_counted_out() -> None:
+    assert list(each_run([(1, 2), (5, 5)])) == [1, 2, 5]
+    with pytest.raises(ValueError, match="over 1000000 runs"):
+        list(each_run([(0, 2**31 - 1)]))
+
+
+def test_tapes_that_bring_nothing_online_are_not_waited_for_again_and_again(safe: Bench) -> None:
+    add_safe_runs(safe, OTHERS)
+    tape = SlowTape(name="tape", tape=True)
+    for run in (RUN, *OTHERS):
+        lfn = f"MICE/{run:05d}.tar"
+        data = safe.endpoints["tape"].content(lfn)
+        tape.upload(lfn, [data], len(data))
+        tape.evicted.add(lfn)
+    safe.endpoints["tape"] = tape
+    report = audited(safe, DEEP)
+    assert report.by_endpoint["tape"] == {Outcome.NOT_KNOWN: 5}
+    assert "not asked: tape did not answer for 3 bundles" in found_at_last(report, "tape")
+
+
+def found_at_last(report: Report, endpoint: str) -> str:
+    """The first sentence on the last bundle there."""
+    return next(one for one in report.bundles[-1].replicas if one.endpoint == endpoint).findings[-1].text
 
 
 def test_the_report_as_json_has_everything(safe: Bench) -> None:
