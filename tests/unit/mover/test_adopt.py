@@ -111,6 +111,14 @@ def test_what_is_on_tape_only_is_brought_online(bench: Bench) -> None:
     assert states(bench)["tape"] is ReplicaState.ARCHIVED
 
 
+def test_what_its_storage_has_lost_is_not_waited_for(bench: Bench) -> None:
+    put(bench.endpoints["tape"])
+    bench.endpoints["tape"].migrated = lambda _: False
+    bench.endpoints["tape"].evicted.add(LFN)
+    with pytest.raises(AdoptionError, match="is LOST at its storage"):
+        adopt(bench)
+
+
 def test_what_is_not_on_tape_yet_is_waited_for_by_the_engine(bench: Bench) -> None:
     put(bench.endpoints["tape"])
     bench.endpoints["tape"].migrated = lambda _: False

@@ -162,6 +162,12 @@ def test_a_manifest_that_says_something_else_is_refused(tmp_path: Path, change: 
         read(_with_manifest(plan, found.members, change))
 
 
+def test_a_bundle_that_has_more_in_it_than_its_manifest_says_is_refused(tmp_path: Path) -> None:
+    _, data = make(tmp_path, [b"one"])
+    with pytest.raises(ManifestError, match="its manifest makes it 10240 bytes, but it has 20480"):
+        read(bytes(10240) + data)
+
+
 def test_a_manifest_of_deep_nesting_is_refused() -> None:
     content = b"[" * 200_000
     body = tar.header("manifest.json", len(content), 0) + content + tar.padding(len(content))
