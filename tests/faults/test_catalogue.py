@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -62,8 +63,10 @@ def test_catalogue_that_is_locked_for_a_while_is_waited_for(room: Room, tmp_path
     _make_catalogue(room)
     room.write_run()
     with _locked(room.station.room.catalogue_path):
-        room.station.start_engine()
+        engine = room.station.start_engine()
         wait_for(lambda: "engine started" in room.station.log, lambda: room.station.log)
+        time.sleep(3)  # the lock is what is tested: any time well below the half minute that is waited for
+        assert engine.poll() is None, room.station.log
         assert room.station.stored() == {"left": {}, "right": {}}
     room.wait_until_safe()
     assert_safe_everywhere(room, tmp_path / "unpacked")
