@@ -71,17 +71,18 @@ def release_run(
 ) -> Releasable:
     """Remove the run's local parts and its marker.
 
-    1. `check_release`. 2. The intent is committed. 3. The files are looked at once more; the marker is removed, then
-    the parts. 4. The fact is committed.
+    1. `check_release`. 2. What the catalogue says is looked at once more, since asking the storage may take hours; the
+    intent is committed. 3. The files are looked at once more; the marker is removed, then the parts. 4. The fact is
+    committed.
 
     Raises:
         NotSafeError: the policy does not hold at this moment, or somebody still needs the files.
         RunChangedError: a local file is not one that was bundled.
     """
     # 1
-    plan = _check_catalogue(database, config, run)
     found = check_release(database, config, run, endpoints, alive=alive)
     # 2
+    plan = _check_catalogue(database, config, run)
     note(database, run, "release intended", now=now, files=found.names, found=str(found.assessment))
     # 3. The marker first: without its parts it would be a second end of run.
     naming = config.runs.naming()

@@ -24,6 +24,7 @@ from mover.steps.release import release_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from tests.unit.mover.bench import LFN, NOW, RUN, Bench
+from tests.unit.mover.running import known
 
 
 def _not_on_tape(bench: Bench) -> None:
@@ -91,6 +92,19 @@ def test_a_run_that_is_not_safe_is_not_released(bench: Bench) -> None:
     bench.close_run()
     with pytest.raises(NotSafeError, match="is planned"):
         release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+
+
+def test_what_comes_to_light_while_the_storage_is_asked_stops_the_release(bench: Bench) -> None:
+    """Asking may take hours: a person looks meanwhile, and finds a replica gone that the policy does not need."""
+    bench.make_safe()
+
+    def alive(_bytes_done: int) -> None:
+        if known(bench.catalogue, RUN).state is RunState.SAFE:
+            record_run_event(bench.catalogue, RUN, RunEvent.REPLICA_LOST, now=NOW)
+
+    with pytest.raises(NotSafeError, match="is planned"):
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW, alive=alive)
+    assert all(file.exists() for file in bench.files)
 
 
 def test_a_local_file_that_changed_after_bundling_is_not_removed(bench: Bench) -> None:
