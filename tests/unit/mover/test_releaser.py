@@ -119,7 +119,9 @@ def test_a_dry_run_asks_everything_and_changes_nothing(bench: Bench) -> None:
     assert all(file.exists() for file in bench.files)
 
 
-def test_an_optional_endpoint_holds_up_no_release(bench: Bench, clock: SettableClock) -> None:
+@pytest.fixture
+def later(bench: Bench, clock: SettableClock) -> int:
+    """Another run, safe too, which an optional endpoint wants as well."""
     extra = bench.config.places["disk"].model_copy(update={"name": "extra", "url": "davs://e/f"})
     raw = bench.config.policy.raw.model_copy(update={"optional": ("extra",)})
     bench.config = bench.config.model_copy(
@@ -133,11 +135,28 @@ def test_an_optional_endpoint_holds_up_no_release(bench: Bench, clock: SettableC
     for endpoint in ("tape", "disk"):
         work(bench, endpoint, clock)
     record_run_event(bench.catalogue, RUN + 1, RunEvent.POLICY_HOLDS, now=NOW)
-    release_run(bench.catalogue, bench.config, RUN + 1, bench.endpoints, now=NOW)
-    assert _state(bench, RUN + 1) is RunState.RELEASED
+    return RUN + 1
+
+
+def test_an_optional_endpoint_holds_up_no_release(bench: Bench, clock: SettableClock, later: int) -> None:
+    release_run(bench.catalogue, bench.config, later, bench.endpoints, now=NOW)
+    assert _state(bench, later) is RunState.RELEASED
     # It is made from a stored replica then.
     work(bench, "extra", clock)
-    assert replica(bench, RUN + 1, "extra").state is ReplicaState.VERIFIED
+    assert replica(bench, later, "extra").state is ReplicaState.VERIFIED
+
+
+def test_files_that_a_release_takes_away_under_an_upload_need_no_person(
+    bench: Bench, clock: SettableClock, later: int
+) -> None:
+    (bench.config.runs.directory / bench.config.runs.naming().part_name(later, 0)).unlink()
+    work(bench, "extra", clock)
+    found = replica(bench, later, "extra")
+    assert (found.state, found.problem) == (ReplicaState.WANTED, f"the local files of run {later} are being removed")
+    release_run(bench.catalogue, bench.config, later, bench.endpoints, now=NOW)
+    clock.advance(60)
+    work(bench, "extra", clock)
+    assert replica(bench, later, "extra").state is ReplicaState.VERIFIED
 
 
 @pytest.mark.parametrize(
