@@ -4,6 +4,8 @@ import logging
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 
 from mover.catalogue.database import Database
 from mover.catalogue.runs import RunRecord, list_runs
@@ -18,10 +20,26 @@ from mover.steps.retention import fill_percent, why_due
 log = logging.getLogger("mover")
 
 _LOOK_SECONDS = 60.0
+_LONGEST_PAUSE_SECONDS = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Refusal:
+    """Why a run's files had to stay, when that was found out, and for how long nobody is asked again."""
+
+    message: str
+    at: datetime
+    pause_seconds: float
+
+    def lasts(self, now: datetime) -> bool:
+        # A time that is still to come was set by a clock that was wrong.
+        return timedelta() <= now - self.at < timedelta(seconds=self.pause_seconds)
 
 
 class Releaser:
     """Looks every minute, on a thread of its own: storage that does not answer holds up nothing else.
+
+    For a run that may not go, it is asked again after a minute, and then ever less often, up to once an hour.
 
     `failure` is why it ended before it was asked to.
     """
@@ -34,7 +52,7 @@ class Releaser:
         self._open_endpoints = open_endpoints
         self._clock = clock
         self._stop = stop
-        self._refusals: dict[int, str] = {}
+        self._refusals: dict[int, _Refusal] = {}
 
     def run(self) -> None:
         """Work until `stop`. A catalogue that fails stops the engine."""
@@ -62,8 +80,10 @@ class Releaser:
                 return
             try:
                 filled = fill_percent(self._config.runs.directory)
-                why = why_due(record, self._config.release, now=self._clock.now(), fill_percent=filled)
-                if why:
+                now = self._clock.now()
+                why = why_due(record, self._config.release, now=now, fill_percent=filled)
+                refusal = self._refusals.get(record.number)
+                if why and not (refusal and refusal.lasts(now)):
                     self._release(database, endpoints, record, why)
             except (StateError, StoppedError) as error:
                 log.info("run %d: %s", record.number, error.message)
@@ -89,6 +109,8 @@ class Releaser:
 
     def _refused(self, run: int, error: MoverError) -> None:
         """Log it once, and again when it is for another reason."""
-        if self._refusals.get(run) != error.message:
-            self._refusals[run] = error.message
+        before = self._refusals.get(run)
+        pause = min(2 * before.pause_seconds, _LONGEST_PAUSE_SECONDS) if before else _LOOK_SECONDS
+        self._refusals[run] = _Refusal(error.message, self._clock.now(), pause)
+        if before is None or before.message != error.message:
             log.warning("run %d: its local files stay: %s (%s)", run, error.message, error.hint)

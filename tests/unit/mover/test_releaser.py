@@ -1,5 +1,6 @@
 """Retention, a disk that fills up, and the engine that releases by itself: reasons to ask, never to skip the asking."""
 
+import itertools
 import logging
 import os
 import threading
@@ -99,14 +100,42 @@ def test_why_files_stay_is_said_once_and_again_when_it_is_something_else(
     bench.endpoints["tape"].migrated = lambda _: False
     for _ in range(3):
         releaser.look(bench.catalogue, bench.endpoints)
+        clock.advance(3600)
     bench.endpoints["tape"].remove(LFN)
     for _ in range(3):
         releaser.look(bench.catalogue, bench.endpoints)
+        clock.advance(3600)
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 2
     assert "its local files stay" in said[0]
     assert "not on tape any more" in said[0]
     assert "not there any more" in said[1]
+
+
+def test_a_site_is_asked_ever_less_often_for_what_may_not_go(
+    bench: Bench, clock: SettableClock, fill: Callable[[float], None]
+) -> None:
+    """Each question may have the storage read a whole bundle for its checksum."""
+    asked: list[float] = []
+
+    def migrated(_path: str) -> bool:
+        asked.append(clock.now().timestamp())
+        return False
+
+    clock.advance(HOURS * 3600)
+    releaser = Releaser(bench.config, bench.open_endpoints, clock, threading.Event())
+    bench.endpoints["tape"].migrated = migrated
+    for _ in range(8 * 60):
+        releaser.look(bench.catalogue, bench.endpoints)
+        clock.advance(60)
+    pauses = [round(later - sooner) for sooner, later in itertools.pairwise(dict.fromkeys(asked))]
+    assert pauses[:7] == [60, 120, 240, 480, 960, 1920, 3600]
+    assert set(pauses[7:]) == {3600}
+    bench.endpoints["tape"].migrated = lambda _: True
+    clock.advance(-365 * 86400.0)
+    fill(95)
+    releaser.look(bench.catalogue, bench.endpoints)
+    assert _state(bench) is RunState.RELEASED, "a clock that was put back by a year keeps nothing"
 
 
 def test_a_dry_run_asks_everything_and_changes_nothing(bench: Bench) -> None:
