@@ -2,8 +2,16 @@
 
 import threading
 from datetime import datetime, timedelta
+from enum import Enum, auto
 
 from mover.config import EngineConfig
+
+
+class Admission(Enum):
+    """As what a piece of work was admitted."""
+
+    WORK = auto()
+    PROBE = auto()
 
 
 class Breaker:
@@ -30,27 +38,23 @@ class Breaker:
         """When the next probe is due (UTC, aware); None while it is closed."""
         return self._probe_at
 
-    def admit(self, now: datetime) -> bool:
-        """Whether work may begin. Whoever gets True says afterwards how it went, by one of the other methods."""
+    def admit(self, now: datetime) -> Admission | None:
+        """Whether work may begin. Whoever is admitted says afterwards how it went, by one of the other methods."""
         with self._lock:
             if self._probe_at is None:
-                return True
+                return Admission.WORK
             # A time that is farther off than any pause was set by a clock that was wrong.
             farthest = now + timedelta(seconds=self._limits.longest_probe_seconds)
             if self._probing or now < self._probe_at <= farthest:
-                return False
+                return None
             self._probing = True
-            return True
+            return Admission.PROBE
 
-    @property
-    def probing(self) -> bool:
-        """Whether a probe is under way."""
-        return self._probing
-
-    def unused(self) -> None:
+    def unused(self, admitted: Admission) -> None:
         """There was nothing to do, or its outcome says nothing of the endpoint."""
         with self._lock:
-            self._probing = False
+            if admitted is Admission.PROBE:
+                self._probing = False
 
     def succeeded(self) -> bool:
         """The endpoint did what it was asked. Returns whether that closed the breaker."""
@@ -59,16 +63,18 @@ class Breaker:
             self._failures, self._probe_at, self._probing = 0, None, False
             return was_open
 
-    def failed(self, now: datetime) -> bool:
+    def failed(self, now: datetime, admitted: Admission) -> bool:
         """The endpoint did not answer. Returns whether that opened the breaker, anew or for longer."""
         limits = self._limits
         with self._lock:
+            if admitted is Admission.PROBE:
+                self._probing = False
+            elif self._probe_at is not None:
+                # What began before it opened, and ends now, is no news: all streams of a sick endpoint end so.
+                return False
             self._failures += 1
             beyond = self._failures - limits.failures_before_pause
-            late = self._probe_at is not None and not self._probing
-            self._probing = False
-            # What began before it opened, and ends now, is no news.
-            if beyond < 0 or late:
+            if beyond < 0:
                 return False
             pause = min(limits.first_probe_seconds * 2 ** min(beyond, 20), limits.longest_probe_seconds)
             self._probe_at = now + timedelta(seconds=pause)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
 
-from mover.breaker import Breaker
+from mover.breaker import Admission, Breaker
 from mover.catalogue.database import Database
 from mover.catalogue.endpoints import record_sick, record_well
 from mover.catalogue.owner import this_process
@@ -131,15 +131,16 @@ class Lane:
         Raises:
             CatalogueError: the catalogue fails.
         """
-        if not self._gate.breaker.admit(self._around.clock.now()):
+        admitted = self._gate.breaker.admit(self._around.clock.now())
+        if admitted is None:
             return False
         told = False
         try:
-            claim = self._claim(database)
+            claim = self._claim(database, admitted)
             if claim is None:
                 return False
             try:
-                told = self._try_step(database, claim, endpoints)
+                told = self._try_step(database, claim, endpoints, admitted)
             except (LeaseLostError, StoppedError) as error:
                 log.info("run %d at %s: %s", claim.run, self.name, error.message)
             finally:
@@ -147,14 +148,14 @@ class Lane:
                 self._around.wake.set()
         finally:
             if not told:
-                self._gate.breaker.unused()
+                self._gate.breaker.unused(admitted)
         return True
 
-    def _claim(self, database: Database) -> Claim | None:
+    def _claim(self, database: Database, admitted: Admission) -> Claim | None:
         engine = self._around.config.engine
         self._turn = (self._turn + 1) % _TURNS
         order = ClaimOrder.LONGEST_DUE if self._turn == 0 else ClaimOrder(engine.order)
-        if self._gate.breaker.probing:
+        if admitted is Admission.PROBE:
             # So that one file that the endpoint cannot serve does not stand for all of it.
             order = ClaimOrder.PROBE
         return claim_next(
@@ -168,7 +169,7 @@ class Lane:
             order=order,
         )
 
-    def _try_step(self, database: Database, claim: Claim, endpoints: Endpoints) -> bool:
+    def _try_step(self, database: Database, claim: Claim, endpoints: Endpoints, admitted: Admission) -> bool:
         """Whether the breaker was told how it went: not every failure says something of the endpoint."""
         try:
             self._step(database, claim, endpoints)
@@ -179,7 +180,7 @@ class Lane:
             raise
         except EndpointUnavailableError as error:
             self._schedule(database, claim, error)
-            self._failed(database, error)
+            self._failed(database, error, admitted)
             return True
         except MoverError as error:
             self._schedule(database, claim, error)
@@ -192,9 +193,9 @@ class Lane:
         self._succeeded(database)
         return True
 
-    def _failed(self, database: Database, error: MoverError) -> None:
+    def _failed(self, database: Database, error: MoverError, admitted: Admission) -> None:
         breaker, now = self._gate.breaker, self._around.clock.now()
-        if breaker.failed(now) and breaker.probe_at is not None:
+        if breaker.failed(now, admitted) and breaker.probe_at is not None:
             failures, probe_at = breaker.failures, breaker.probe_at
             record_sick(database, self.name, error, failures=failures, probe_at=probe_at, now=now)
             pause = (probe_at - now).total_seconds()
