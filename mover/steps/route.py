@@ -50,12 +50,12 @@ def choose_route(work: Work) -> Route:
 
     1. Where the policy wants third-party copies: from a proven replica, in the order of the policy. 2. If there is none
     yet, but one is on its way and its endpoint is well: wait for it, so that the control room's line carries each byte
-    once. 3. The local files, as long as they have not been released. 4. Without them: from any proven replica.
+    once. 3. The local files, as long as they are here. 4. Without them: from any proven replica.
 
     Raises:
-        NoSourceError: the files are released, and no proven replica is within reach.
+        NoSourceError: the files are gone, and no proven replica is within reach.
     """
-    local = work.bundle.plan is not None and get_run(work.database, work.bundle.run).state is not RunState.RELEASED
+    local = files_are_here(work)
     sick = _sick(work)
     others = [one for one in _by_preference(work) if one.endpoint not in sick]
     proven = [one.endpoint for one in others if one.state in _PROVEN]
@@ -77,6 +77,21 @@ def choose_route(work: Work) -> Route:
     # A source may have changed since it was proven, and every copy of it would be rejected: then no second one.
     turn = work.replica.failed_copies // _TRIES + work.replica.rejections
     return ways[turn % len(ways)]
+
+
+def files_are_here(work: Work) -> bool:
+    """Whether the bundle is to be made from the run's files: they are not released, and none is missing.
+
+    A release that is under way, or was cut short, and a person's `rm` take files away too. Before anything is stored
+    that counts for nothing here: to read them says what is missing.
+    """
+    plan = work.bundle.plan
+    if plan is None or get_run(work.database, work.bundle.run).state is RunState.RELEASED:
+        return False
+    if not any(one.state in _PROVEN for one in _by_preference(work)):
+        return True
+    directory = work.config.runs.directory
+    return all((directory / part.name).exists() for part in plan.parts)
 
 
 def can_copy(work: Work, source: str) -> bool:

@@ -7,7 +7,7 @@ from datetime import timedelta
 from mover.bundle.prefetch import Prefetch
 from mover.bundle.stream import check_same, same_as
 from mover.catalogue.replicas import postpone, record_event, record_failed_copy, record_intent, withdraw_intent
-from mover.catalogue.runs import get_run, record_digest
+from mover.catalogue.runs import record_digest
 from mover.errors import (
     CopyFailedError,
     FileExistsAtEndpointError,
@@ -21,8 +21,8 @@ from mover.errors import (
 from mover.model import Locality, StoredFile
 from mover.naming import temporary_path
 from mover.ports import StorageEndpoint
-from mover.states import ReplicaEvent, RunState
-from mover.steps.route import Local, Relay, ThirdParty, Wait, choose_route
+from mover.states import ReplicaEvent
+from mover.steps.route import Local, Relay, ThirdParty, Wait, choose_route, files_are_here
 from mover.steps.work import Work
 
 #: How soon to look whether the replica that is to be copied from has come; what has waited longer is looked at less
@@ -69,11 +69,12 @@ def _stream(work: Work) -> None:
         with _withdrawn_on_failure(work, path), Prefetch(reader.chunks(), work.waiting) as chunks:
             work.endpoint.upload(path, work.sent(chunks), work.bundle.size_bytes, may_remove=work.may_remove)
     except RunChangedError as error:
-        if not _is_being_released(work):
+        if files_are_here(work):
             raise
+        # A release waits for no optional endpoint.
         raise NoSourceError(
-            f"the local files of run {work.bundle.run} are being removed",
-            hint="nothing to do: when they are, this replica is made from another one",
+            f"local files of run {work.bundle.run} are gone",
+            hint="nothing to do: this replica is made from another one instead",
         ) from error
     digest = record_digest(work.database, work.bundle, reader.digest, now=work.clock.now())
     try:
@@ -83,14 +84,6 @@ def _stream(work: Work) -> None:
         _withdraw_if_absent(work, path)
         raise
     _record_copied(work, path, route=_HOW[Local])
-
-
-def _is_being_released(work: Work) -> bool:
-    """Whether the run's files may go, and some have: a release waits for no optional endpoint."""
-    if work.bundle.plan is None or get_run(work.database, work.bundle.run).state is RunState.PLANNED:
-        return False
-    directory = work.config.runs.directory
-    return not all((directory / part.name).exists() for part in work.bundle.plan.parts)
 
 
 def _copy(work: Work, route: ThirdParty | Relay) -> None:

@@ -4,13 +4,14 @@ import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 
 import pytest
 
 from mover.catalogue.runs import record_run_event
 from mover.config import ReleaseConfig
+from mover.ports import MayRemove, always
 from mover.releaser import Releaser
 from mover.states import ReplicaState, RunEvent, RunState
 from mover.steps import retention
@@ -178,11 +179,21 @@ def test_an_optional_endpoint_holds_up_no_release(bench: Bench, clock: SettableC
 def test_files_that_a_release_takes_away_under_an_upload_need_no_person(
     bench: Bench, clock: SettableClock, later: int
 ) -> None:
-    (bench.config.runs.directory / bench.config.runs.naming().part_name(later, 0)).unlink()
+    part = bench.config.runs.directory / bench.config.runs.naming().part_name(later, 0)
+
+    class Extra(MemoryEndpoint):
+        def upload(
+            self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always
+        ) -> None:
+            """The release is quicker than the reading."""
+            part.unlink(missing_ok=True)
+            super().upload(path, chunks, size_bytes, may_remove=may_remove)
+
+    bench.endpoints["extra"] = Extra(name="extra")
+    part.write_bytes(part.read_bytes()[:-1])
     work(bench, "extra", clock)
     found = replica(bench, later, "extra")
-    assert (found.state, found.problem) == (ReplicaState.WANTED, f"the local files of run {later} are being removed")
-    release_run(bench.catalogue, bench.config, later, bench.endpoints, now=NOW)
+    assert (found.state, found.problem) == (ReplicaState.WANTED, f"local files of run {later} are gone")
     clock.advance(60)
     work(bench, "extra", clock)
     assert replica(bench, later, "extra").state is ReplicaState.VERIFIED

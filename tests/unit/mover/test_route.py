@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from mover.catalogue import custody
-from mover.catalogue.endpoints import record_sick
+from mover.catalogue.endpoints import record_sick, record_well
 from mover.catalogue.replicas import get_replica, record_failed_copy, release_claim
 from mover.catalogue.runs import record_run_event
 from mover.errors import (
@@ -15,6 +15,7 @@ from mover.errors import (
     EndpointUnavailableError,
     FileMissingError,
     NoSourceError,
+    RunChangedError,
     ThirdPartyCopyError,
     VerificationError,
 )
@@ -258,3 +259,23 @@ def test_a_source_that_nobody_asks_any_more_is_tried_in_the_end(bench: Bench, cl
         choose_route(replace(work, clock=clock))
     clock.advance(1)
     assert choose_route(replace(work, clock=clock)) == ThirdParty("tape")
+
+
+def test_files_that_somebody_took_away_are_no_source_once_there_is_another(bench: Bench) -> None:
+    tune(bench, "endpoint", source="local")
+    sent = bundle_bytes(bench)
+    _prove(bench, "tape")
+    bench.files[1].unlink()
+    record_sick(bench.catalogue, "tape", DOWN, failures=3, probe_at=NOW, now=NOW)
+    with pytest.raises(NoSourceError):
+        bench.step(transfer, "disk")
+    record_well(bench.catalogue, "tape")
+    _prove(bench, "disk")
+    assert bench.endpoints["disk"].content(LFN) == sent
+    assert bench.files[0].exists()
+
+
+def test_files_that_somebody_took_away_before_anything_was_stored_need_a_person(bench: Bench) -> None:
+    bench.files[1].unlink()
+    with pytest.raises(RunChangedError, match="cannot be opened"):
+        bench.step(transfer, "tape")
