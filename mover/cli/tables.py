@@ -18,11 +18,13 @@ def console() -> Console:
 
 
 def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
-    """A plain table. Cells are text, never markup: names come from outside. Only the last column is folded."""
+    """A plain table. Cells are text, never markup: names come from outside.
+
+    Where it is too wide, the widest columns are folded: nothing is cut off, and no column vanishes.
+    """
     built = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    names = list(headings)
-    for heading in names:
-        built.add_column(heading, overflow="fold", no_wrap=heading != names[-1])
+    for heading in headings:
+        built.add_column(heading, overflow="fold")
     for row in rows:
         built.add_row(*(Text(printable(cell)) for cell in row))
     return built

@@ -33,3 +33,15 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
 )
 def test_sizes_are_decimal(size_bytes: int, said: str) -> None:
     assert size(size_bytes) == said
+
+
+@pytest.mark.parametrize("width", [80, 200])
+def test_no_column_vanishes_and_nothing_is_cut_off_where_a_long_text_is(width: int) -> None:
+    out = Console(file=io.StringIO(), width=width, markup=False, highlight=False)
+    row = ("4742", "  brunel-disk: wrong", "sha256 is " + "f" * 300, "ask the site")
+    out.print(table(("run", "outcome", "found", "what to do"), [row]))
+    file = out.file
+    assert isinstance(file, io.StringIO)
+    shown = file.getvalue()
+    assert all(text in shown for text in ("run", "4742", "brunel-disk: wrong", "what to do", "ask the site"))
+    assert shown.count("f") >= 300
