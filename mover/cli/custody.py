@@ -1,6 +1,7 @@
 """`mover custody`: whether the records are what was written, and the story of a run."""
 
 import json
+import textwrap
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -16,7 +17,7 @@ from mover.certificate.check import MAX_CERTIFICATE_BYTES, Checked, check_certif
 from mover.certificate.issue import make_statement, sign
 from mover.cli.certificate import show_certificate, standing
 from mover.cli.context import Context, pass_context
-from mover.cli.tables import console, moment, printable, table
+from mover.cli.tables import console, moment, printable
 from mover.durable import new_file
 from mover.errors import CatalogueError
 from mover.naming import LARGEST_RUN
@@ -119,8 +120,11 @@ def show(context: Context, number: int, as_json: bool, file: Path | None) -> Non
     if as_json:
         click.echo(json.dumps([_plain(one) for one in story], indent=1))
         return
-    rows = [(str(one.seq), moment(one.at), one.by, one.hash[:12], one.event, _facts(one.facts)) for one in story]
-    console().print(table(("record", "at", "by", "hash", "what", "facts"), rows))
+    out = console()
+    for one in story:
+        out.print(printable(f"{one.seq} {moment(one.at)} {one.by} {one.hash[:12]}: {one.event}"), soft_wrap=True)
+        for fact in _facts(one.facts):
+            out.print(textwrap.indent(printable(fact), "    "), soft_wrap=True)
 
 
 @custody.command()
@@ -190,9 +194,8 @@ def _plain(record: CustodyRecord) -> dict[str, object]:
     }
 
 
-def _facts(facts: dict[str, object]) -> str:
-    said = ((name, value) for name, value in facts.items() if value not in ([], None))
-    return "\n".join(f"{name} {_short(value)}" for name, value in said)
+def _facts(facts: dict[str, object]) -> list[str]:
+    return [f"{name} {_short(value)}" for name, value in facts.items() if value not in ([], None)]
 
 
 def _short(value: object) -> str:

@@ -92,6 +92,14 @@ def test_show_tells_the_story_and_prints_it_for_programs(mover: Mover, tmp_path:
     _assert_refused(mover("custody", "show", "7"), 5, "run 7 is not in the catalogue")
 
 
+def test_the_story_keeps_its_facts_on_a_narrow_terminal(mover: Mover, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes it for a terminal
+    shown = mover("custody", "show", str(RUN)).output
+    assert "found complete" in shown
+    assert "    lfn MICE/04742.tar" in shown
+
+
 def test_what_a_record_says_does_not_act_on_the_terminal(mover: Mover, tmp_path: Path) -> None:
     database = Database(tmp_path / "catalogue.sqlite")
     with database.transaction() as connection:
