@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from mover.cli.context import Context, pass_context
-from mover.cli.ranges import each_run, parse_runs
+from mover.cli.ranges import Number, each_run, parse_runs
 from mover.cli.tables import printable
 from mover.config import Config
 from mover.errors import AdoptionError, ConfigError, FileMissingError
@@ -22,7 +22,7 @@ from mover.wiring import build_endpoints
 @click.option("--endpoint", "endpoints", multiple=True, metavar="NAME", help="Ask there only (may be repeated).")
 @click.option(
     "--stage-hours",
-    type=click.FloatRange(min=0, max=24 * 14),
+    type=Number(min=0, max=24 * 14),
     default=4.0,
     show_default=True,
     metavar="HOURS",

@@ -16,7 +16,7 @@ from mover.catalogue.database import Database
 from mover.cli.audit_progress import Display
 from mover.cli.audit_report import check_target, write_report
 from mover.cli.context import Context, pass_context
-from mover.cli.ranges import parse_runs
+from mover.cli.ranges import Number, parse_runs
 from mover.cli.tables import console, printable, size, table
 from mover.config import Config
 from mover.errors import AuditError, AuditIncompleteError, CatalogueError
@@ -41,25 +41,25 @@ def _parse_runs(
 @click.option(
     "--not-audited-for",
     "days",
-    type=click.FloatRange(min=0, max=36500),
+    type=Number(min=0, max=36500),
     metavar="DAYS",
     help="Only those that no audit of this depth found good within so many days.",
 )
 @click.option("--endpoint", "endpoints", multiple=True, metavar="NAME", help="Ask there only (may be repeated).")
 @click.option("--deep", is_flag=True, help="Read every bundle back and hold each byte against the catalogue.")
 @click.option(
-    "--limit-mb-per-second", type=click.FloatRange(min=0.1), metavar="X", help="Read no faster than this, in all."
+    "--limit-mb-per-second", type=Number(min=0.1, max=1e6), metavar="X", help="Read no faster than this, in all."
 )
 @click.option(
     "--pause",
-    type=click.FloatRange(min=0, max=60),
+    type=Number(min=0, max=60),
     default=0.0,
     metavar="SECONDS",
     help="Wait before each question to a site.",
 )
 @click.option(
     "--stage-hours",
-    type=click.FloatRange(min=0, max=24 * 14),
+    type=Number(min=0, max=24 * 14),
     default=4.0,
     show_default=True,
     metavar="HOURS",

@@ -17,6 +17,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import bundle_of
 from mover.cli.progress import Display
+from mover.cli.ranges import Number
 from mover.cli.tables import console, size, table
 from mover.cli.waiting import wait_until_safe
 from mover.config import Config, RunsConfig, load_config
@@ -45,9 +46,7 @@ _Endpoints = dict[str, StorageEndpoint]
 @click.argument("more_files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, metavar="")
 @click.option("--release", is_flag=True, help="Remove the local files of the run once it is safe.")
 @click.option("--keep", is_flag=True, help="Leave the site up, and say how to talk to it, until Ctrl-C.")
-@click.option(
-    "--deadline", type=click.FloatRange(min=1, max=86400), default=300.0, show_default=True, help="Seconds to wait."
-)
+@click.option("--deadline", type=Number(min=1, max=86400), default=300.0, show_default=True, help="Seconds to wait.")
 def demo(
     run_files: tuple[Path, ...],
     more_files: tuple[Path, ...],

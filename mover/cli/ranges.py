@@ -1,10 +1,28 @@
-"""Run numbers and ranges of them, as people give them."""
+"""Numbers, and ranges of runs, as people give them."""
 
+import math
 from collections.abc import Iterable, Iterator
+
+import click
 
 from mover.naming import LARGEST_RUN
 
 _MOST_RUNS = 1_000_000
+
+
+class Number(click.FloatRange):
+    """A number within limits. `nan` is within any, since it compares with nothing: a deadline of it never passes."""
+
+    def convert(self, value: float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """The number.
+
+        Raises:
+            click.BadParameter: it is none, or not within the limits.
+        """
+        number = float(super().convert(value, param, ctx))
+        if not math.isfinite(number):
+            self.fail(f"{value} is not a finite number.", param, ctx)
+        return number
 
 
 def parse_runs(text: str) -> tuple[int, int]:

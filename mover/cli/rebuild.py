@@ -11,7 +11,7 @@ import click
 
 from mover.catalogue.database import Database
 from mover.cli.context import Context, pass_context
-from mover.cli.ranges import each_run, parse_runs
+from mover.cli.ranges import Number, each_run, parse_runs
 from mover.cli.tables import printable
 from mover.config import Config
 from mover.durable import new_file
@@ -43,7 +43,7 @@ _BESIDE = ("-wal", "-shm", "-journal")
 )
 @click.option(
     "--stage-hours",
-    type=click.FloatRange(min=0, max=24 * 14),
+    type=Number(min=0, max=24 * 14),
     default=4.0,
     show_default=True,
     metavar="HOURS",

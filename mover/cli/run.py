@@ -9,6 +9,7 @@ from mover.catalogue import custody
 from mover.catalogue.replicas import replicas_of, retry_replicas
 from mover.catalogue.runs import BundleRecord, bundle_of, find_run, get_run
 from mover.cli.context import Context, pass_context
+from mover.cli.ranges import Number
 from mover.cli.tables import console, moment, printable, size, table
 from mover.cli.waiting import wait_until_safe
 from mover.errors import RunError
@@ -18,7 +19,7 @@ from mover.steps.close import close_run
 from mover.steps.recheck import lost_behind_its_name, want_lost_again
 
 _NUMBER = click.IntRange(min=0, max=LARGEST_RUN)
-_SECONDS = click.FloatRange(min=0, max=31 * 86400)
+_SECONDS = Number(min=0, max=31 * 86400)
 _RUN = click.argument("number", type=_NUMBER, metavar="RUN")
 
 

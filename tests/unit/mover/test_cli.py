@@ -180,3 +180,23 @@ def test_a_retry_of_several_runs_does_nothing_if_one_of_them_cannot_be(mover: Mo
     refused = mover("run", "retry", str(RUN), str(RUN + 1))
     _assert_refused(refused, 4, "run 4743 is not complete")
     assert "taken up" not in refused.output
+
+
+@pytest.mark.parametrize("number", ["nan", "inf", "-inf", "1e999"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("run", "wait", str(RUN), "--deadline"),
+        ("audit", "--limit-mb-per-second"),
+        ("audit", "--pause"),
+        ("audit", "--not-audited-for"),
+        ("audit", "--stage-hours"),
+        ("adopt", str(RUN), "--stage-hours"),
+        ("catalogue", "rebuild", "--into", "new.sqlite", "--stage-hours"),
+        ("demo", "--deadline"),
+    ],
+)
+def test_numbers_that_are_not_finite_are_refused(mover: Mover, command: tuple[str, ...], number: str) -> None:
+    refused = mover(*command, number)
+    assert refused.exit_code == 2, refused.output
+    assert "Invalid value" in refused.stderr
