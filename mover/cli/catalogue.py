@@ -1,5 +1,6 @@
 """`mover catalogue`: is it whole, keep a copy of it, write it out."""
 
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -87,8 +88,7 @@ def export(context: Context, file: Path) -> None:
       mover catalogue export /backup/catalogue-2026-11-22.jsonl
       mover catalogue export | gzip > catalogue.jsonl.gz
     """
-    with context.catalogue_to_read() as database:
-        lines = export_lines(database, now=datetime.now(UTC))
+    with context.catalogue_to_read() as database, closing(export_lines(database, now=datetime.now(UTC))) as lines:
         if file == Path("-"):
             for line in lines:
                 click.echo(line)

@@ -21,7 +21,7 @@ from mover.cli.policy import policy
 from mover.cli.release import release
 from mover.cli.run import run
 from mover.cli.status import status
-from mover.errors import MoverError, UnexpectedError
+from mover.errors import MoverError, OutputError, UnexpectedError
 
 
 class Failure(click.ClickException):
@@ -53,9 +53,15 @@ class Commands(click.Group):
         except MoverError as error:
             raise Failure(error, verbose=ctx.params["verbose"]) from error
         except OSError as error:
+            if error.errno == errno.EPIPE:
+                # Nobody reads on, as with `| head`: click ends quietly.
+                raise
             if error.errno != errno.ENOSPC:
                 raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
-            raise click.ClickException("cannot write the output: no space is left") from error
+            unwritten = OutputError(
+                "cannot write the output: no space left on device", hint="make space, or write it elsewhere"
+            )
+            raise Failure(unwritten, verbose=ctx.params["verbose"]) from error
         except Exception as error:
             raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
 
