@@ -128,7 +128,11 @@ def _asked(database: Database, config: Config, choice: Choice, limits: Limits, *
     open_endpoints = endpoint_factory(config)
     asked = _resumed(database, config) if resume else _begun(database, config, choice)
     with Display(counts(database, asked), Console(stderr=True, highlight=False, markup=False)) as display:
-        Auditor(config, asked, open_endpoints, SystemClock(), limits, observe=display.observe).run(database)
+        try:
+            Auditor(config, asked, open_endpoints, SystemClock(), limits, observe=display.observe).run(database)
+        except KeyboardInterrupt:
+            click.echo(f"\naudit {asked.id} is cut short; `mover audit --resume` goes on with it", err=True)
+            raise
     return get_audit(database, asked.id)
 
 
