@@ -1,7 +1,7 @@
 """The whole catalogue as JSON lines, for other programs and for ever: see docs/catalogue.md for the format."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from datetime import datetime
 
 from mover.catalogue import custody
@@ -11,7 +11,7 @@ FORMAT = "mover-catalogue"
 VERSION = 1
 
 
-def export(database: Database, *, now: datetime) -> Iterator[str]:
+def export(database: Database, *, now: datetime) -> Generator[str, None, None]:
     """A header, then a line a row, of every table, in an order that the same facts always have.
 
     All of it is of one moment. Each line is ASCII without a line feed.

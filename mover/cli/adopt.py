@@ -48,6 +48,7 @@ def adopt(context: Context, names: tuple[str, ...], endpoints: tuple[str, ...], 
     adapters = build_endpoints(config)
     sites = Sites(config, adapters, Patience(stage_hours * 3600, time.sleep), names=endpoints)
     refused: list[AdoptionError] = []
+    nowhere = 0
     try:
         with context.catalogue(create=True) as database:
             for run, is_named in asked:
@@ -56,12 +57,15 @@ def adopt(context: Context, names: tuple[str, ...], endpoints: tuple[str, ...], 
                 except FileMissingError:
                     if is_named:
                         raise
+                    nowhere += 1
                 except AdoptionError as error:
                     click.echo(printable(f"run {run}: not adopted: {error.message}"), err=True)
                     refused.append(error)
     finally:
         for adapter in adapters.values():
             adapter.close()
+    if nowhere:
+        click.echo(f"{nowhere} of {len(asked)} runs are stored nowhere", err=True)
     if refused:
         raise AdoptionError(f"{len(refused)} of {len(asked)} runs were not adopted", hint=refused[0].hint)
 

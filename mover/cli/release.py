@@ -36,18 +36,22 @@ def release(context: Context, numbers: tuple[int, ...], dry_run: bool, at_once: 
     """
     if at_once and not numbers:
         raise click.UsageError("--now is for the runs that you name")
-    refused = 0
+    refused, tried = 0, 0
     with context.catalogue() as database, context.endpoints() as endpoints:
-        for record, why in _due(database, context.config, numbers, at_once=at_once):
+        # Each once: a second time would only say that it is done.
+        for record, why in _due(database, context.config, tuple(dict.fromkeys(numbers)), at_once=at_once):
+            tried += 1
             try:
                 click.echo(_release(database, context.config, record, endpoints, why, dry_run=dry_run))
             except CatalogueError:
                 raise
             except MoverError as error:
-                if len(numbers) == 1:
+                if len(set(numbers)) == 1:
                     raise
                 refused += 1
                 click.echo(f"run {record.number}: its local files stay: {error.message}", err=True)
+    if not tried and not numbers:
+        click.echo("no run is due: none is safe, or all of them are still kept")
     if refused:
         raise NotSafeError(
             f"the local files of {refused} runs stay", hint="the lines above say why; `mover run show RUN` says more"
