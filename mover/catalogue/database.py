@@ -36,7 +36,7 @@ class Database:
             # connections of this process (sqlite.org/howtocorrupt.html, section 2.2).
             self._connection = sqlite3.connect(uri, uri=True, timeout=_BUSY_SECONDS, isolation_level=None)
             try:
-                self._prepare(read_only=read_only)
+                self._prepare(create=create, read_only=read_only)
                 self._file = _identity(path)
             except BaseException:
                 self._connection.close()
@@ -71,7 +71,8 @@ class Database:
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             raise CatalogueError(
-                f"the catalogue {self.path} cannot be written: {error}", hint="check the disk's space and health"
+                f"the catalogue {self.path} cannot be written: {error}",
+                hint=_remedy(error) or "check the disk's space and health",
             ) from error
 
     @contextmanager
@@ -106,7 +107,7 @@ class Database:
         except sqlite3.Error as error:
             raise CatalogueError(
                 f"the catalogue {self.path} cannot be read: {error}",
-                hint="check the disk's space and health; `mover catalogue check` looks for damage",
+                hint=_remedy(error) or "check the disk's space and health; `mover catalogue check` looks for damage",
             ) from error
 
     @property
@@ -122,20 +123,31 @@ class Database:
         """
         self._connection.backup(target)
 
-    def _prepare(self, *, read_only: bool) -> None:
+    def _prepare(self, *, create: bool, read_only: bool) -> None:
         self._connection.row_factory = sqlite3.Row
         if read_only:
             self._check_schema()
             return
+        if not create:
+            self._check_not_empty()
         self._connection.execute("PRAGMA journal_mode = WAL")
         # A commit is on the disk when it returns: after a power cut no fact may be missing.
         self._connection.execute("PRAGMA synchronous = FULL")
         self._connection.execute("PRAGMA foreign_keys = ON")
         self._migrate()
 
+    def _check_not_empty(self) -> None:
+        """A file without anything in it is what a full disk or a lost file leaves: nobody but a maker may fill it."""
+        if not self.schema and not self._connection.execute("SELECT 1 FROM sqlite_master").fetchone():
+            raise CatalogueError(
+                f"the catalogue {self.path} is empty",
+                hint="restore a backup, or `mover catalogue rebuild`; if there never was one, the engine makes it",
+            )
+
     def _check_schema(self) -> None:
         latest = len(migrations.shipped())
         self._check_ours(latest)
+        self._check_not_empty()
         if self.schema < latest:
             raise CatalogueError(
                 f"the catalogue {self.path} has schema {self.schema}, this release reads {latest}",
@@ -193,7 +205,21 @@ def _refusals(path: Path, *, read_only: bool) -> Iterator[None]:
             hint = "read it as its owner, or while the engine runs, or copy it, with its -wal, to where you may write"
         else:
             hint = "check `catalogue` in the configuration, its folder's owner and the disk; the engine makes it"
-        raise CatalogueError(f"cannot open the catalogue {path}: {error}", hint=hint) from error
+        raise CatalogueError(f"cannot open the catalogue {path}: {error}", hint=_remedy(error) or hint) from error
+
+
+def _remedy(error: sqlite3.Error) -> str | None:
+    """What to do about an error that has one remedy only (sqlite.org/rescode.html); None about the others."""
+    # The low byte: extended codes add more above it.
+    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+        case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
+            return "it is damaged: stop the engine, keep the file as evidence, and restore a backup that is well"
+        case sqlite3.SQLITE_READONLY:
+            return "do this as the user that the engine runs as, and see that its disk is not mounted read-only"
+        case sqlite3.SQLITE_BUSY:
+            return "another program holds its lock for too long: see which, and try again"
+        case _:
+            return None
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

@@ -200,3 +200,35 @@ def test_numbers_that_are_not_finite_are_refused(mover: Mover, command: tuple[st
     refused = mover(*command, number)
     assert refused.exit_code == 2, refused.output
     assert "Invalid value" in refused.stderr
+
+
+def test_a_release_with_nothing_to_do_says_so_and_a_run_named_twice_is_one(mover: Mover, daq: DaqWriter) -> None:
+    daq.write_run(RUN, parts=2, part_bytes=10_000)
+    assert mover("run", "close", str(RUN)).exit_code == 0
+    nothing = mover("release")
+    assert (nothing.exit_code, nothing.stdout) == (0, "no run is due: none is safe, or all of them are still kept\n")
+    _assert_refused(mover("release", str(RUN), str(RUN), "--now"), 9, "run 4742 is planned\n")
+
+
+def test_adopting_a_range_says_how_many_are_stored_nowhere(mover: Mover) -> None:
+    found = mover("adopt", "5000-5002")
+    assert (found.exit_code, found.stderr) == (0, "3 of 3 runs are stored nowhere\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "hint"),
+    [
+        (b"", "is empty", "restore a backup"),
+        (b"something else" * 500, "file is not a database", "it is damaged: stop the engine"),
+    ],
+)
+def test_a_catalogue_that_is_none_is_told_from_a_missing_one_and_left_alone(
+    mover: Mover, tmp_path: Path, content: bytes, said: str, hint: str
+) -> None:
+    (tmp_path / "catalogue.sqlite").write_bytes(content)
+    for command in (("status",), ("release",), ("policy", "apply"), ("run", "retry", str(RUN))):
+        refused = mover(*command)
+        assert refused.exit_code == 5, refused.output
+        assert said in refused.stderr
+        assert f"hint: {hint}" in refused.stderr
+    assert (tmp_path / "catalogue.sqlite").read_bytes() == content
