@@ -63,6 +63,9 @@ class Commands(click.Group):
             )
             raise Failure(unwritten, verbose=ctx.params["verbose"]) from error
         except Exception as error:
+            if isinstance(error.__cause__, KeyboardInterrupt):
+                # Ctrl-C in a call of gfal2: Boost.Python makes a SystemError of it.
+                raise click.Abort from error
             raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
 
 

@@ -8,7 +8,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from mover.cli.main import cli
+from mover.cli.main import Commands, cli
 from mover.sandbox.daq import DaqWriter, event
 
 RUN = 4742
@@ -232,3 +232,15 @@ def test_a_catalogue_that_is_none_is_told_from_a_missing_one_and_left_alone(
         assert said in refused.stderr
         assert f"hint: {hint}" in refused.stderr
     assert (tmp_path / "catalogue.sqlite").read_bytes() == content
+
+
+def test_ctrl_c_in_a_call_of_a_c_library_is_no_unexpected_error() -> None:
+    def call() -> None:
+        raise SystemError("<Boost.Python.function object> returned a result with an exception set") from (
+            KeyboardInterrupt()
+        )
+
+    group = Commands("mover", params=[click.Option(["--verbose"], is_flag=True)])
+    group.add_command(click.Command("call", callback=call))
+    aborted = CliRunner().invoke(group, ["call"])
+    assert (aborted.exit_code, aborted.stderr) == (1, "Aborted!\n")
