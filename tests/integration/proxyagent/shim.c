@@ -74,7 +74,7 @@ static void babble(void)
     FILE *file = control("babble", "r");
     size_t length = fread(text, 1, sizeof text, file);
     int descriptor;
-    for (descriptor = 3; descriptor < 64; descriptor++)
+    for (descriptor = 3; descriptor < 4096; descriptor++)
         send(descriptor, text, length, MSG_NOSIGNAL);
     fclose(file);
 }
