@@ -201,17 +201,16 @@ def _refusals(path: Path, *, read_only: bool) -> Iterator[None]:
     try:
         yield
     except sqlite3.Error as error:
-        if read_only and path.exists():
-            hint = "read it as its owner, or while the engine runs, or copy it, with its -wal, to where you may write"
-        else:
-            hint = "check `catalogue` in the configuration, its folder's owner and the disk; the engine makes it"
-        raise CatalogueError(f"cannot open the catalogue {path}: {error}", hint=_remedy(error) or hint) from error
+        hint = "check `catalogue` in the configuration, its folder's owner and the disk; the engine makes it"
+        remedy = _remedy(error)
+        if read_only and path.exists() and _code(error) in {sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN}:
+            remedy = "read it as its owner, or while the engine runs, or copy it, with its -wal, to where you may write"
+        raise CatalogueError(f"cannot open the catalogue {path}: {error}", hint=remedy or hint) from error
 
 
 def _remedy(error: sqlite3.Error) -> str | None:
     """What to do about an error that has one remedy only (sqlite.org/rescode.html); None about the others."""
-    # The low byte: extended codes add more above it.
-    match getattr(error, "sqlite_errorcode", 0) & 0xFF:
+    match _code(error):
         case sqlite3.SQLITE_CORRUPT | sqlite3.SQLITE_NOTADB:
             return "it is damaged: stop the engine, keep the file as evidence, and restore a backup that is well"
         case sqlite3.SQLITE_READONLY:
@@ -220,6 +219,12 @@ def _remedy(error: sqlite3.Error) -> str | None:
             return "another program holds its lock for too long: see which, and try again"
         case _:
             return None
+
+
+def _code(error: sqlite3.Error) -> int:
+    """The primary result code: extended ones add more above its byte."""
+    code: int = getattr(error, "sqlite_errorcode", 0)
+    return code & 0xFF
 
 
 def _identity(path: Path) -> tuple[int, int] | None:
