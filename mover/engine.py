@@ -30,6 +30,7 @@ class Engine:
     Args:
         open_endpoints: makes an adapter for each configured endpoint; called once for each lane, which closes them.
         observe: told of progress, from the lanes' threads; must be quick.
+        read_config: reads the configuration anew; nothing is released by one that has changed since.
     """
 
     def __init__(
@@ -39,8 +40,10 @@ class Engine:
         clock: Clock,
         *,
         observe: Callable[[Progress], None] = lambda _: None,
+        read_config: Callable[[], Config] | None = None,
     ) -> None:
         self._config = config
+        self._read_config = read_config
         self._open_endpoints = open_endpoints
         self._clock = clock
         self._stop = threading.Event()
@@ -59,7 +62,7 @@ class Engine:
         """
         workers: list[Lane | Releaser] = [*self._lanes]
         if self._config.release.automatic:
-            workers.append(Releaser(self._config, self._open_endpoints, self._clock, self._stop))
+            workers.append(Releaser(self._config, self._open_endpoints, self._clock, self._stop, self._read_config))
         threads = [threading.Thread(target=worker.run, name=worker.name) for worker in workers]
         database = Database(self._config.catalogue, create=True)
         try:

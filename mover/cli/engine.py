@@ -3,10 +3,12 @@
 import logging
 import signal
 from concurrent.futures import ThreadPoolExecutor, wait
+from functools import partial
 
 import click
 
 from mover.cli.context import Context, pass_context
+from mover.config import load_config
 from mover.engine import Engine
 from mover.wiring import SystemClock, endpoint_factory
 
@@ -33,7 +35,8 @@ def engine(context: Context) -> None:
         signal.signal(number, lambda number, _frame: received.append(number))
     # Whoever started us may have had them blocked.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
-    daemon = Engine(context.config, open_endpoints, SystemClock())
+    read_config = partial(load_config, context.config_path)
+    daemon = Engine(context.config, open_endpoints, SystemClock(), read_config=read_config)
     logging.getLogger("mover").info(
         "engine started: runs in %s, catalogue %s", context.config.runs.directory, context.config.catalogue
     )

@@ -33,6 +33,8 @@ def plan(context: Context) -> None:
 def apply(context: Context) -> None:
     """Want what `mover policy plan` shows; the engine makes it, after the live runs. Stored files are never removed.
 
+    Restart the engine first: it goes by the policy that it was started with.
+
     \b
     Example:
       mover policy plan && mover policy apply

@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 
 from mover.catalogue.runs import record_run_event
-from mover.config import ReleaseConfig
+from mover.config import Config, ReleaseConfig
+from mover.errors import ConfigError
 from mover.ports import MayRemove, always
 from mover.releaser import Releaser
 from mover.states import ReplicaState, RunEvent, RunState
@@ -137,6 +138,35 @@ def test_a_site_is_asked_ever_less_often_for_what_may_not_go(
     fill(95)
     releaser.look(bench.catalogue, bench.endpoints)
     assert _state(bench) is RunState.RELEASED, "a clock that was put back by a year keeps nothing"
+
+
+def test_nothing_goes_by_a_policy_that_has_changed_since(
+    bench: Bench, clock: SettableClock, fill: Callable[[float], None], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody asks for more, and the engine goes on by what it was started with."""
+    now = [bench.config]
+
+    def read() -> Config:
+        if not now:
+            raise ConfigError("mover.toml is not TOML", hint="mend it")
+        return now[0]
+
+    started_with = bench.config
+    releaser = Releaser(started_with, bench.open_endpoints, clock, threading.Event(), read)
+    clock.advance(HOURS * 3600)
+    tune(bench, "release", retention_hours=HOURS + 1)
+    for changed in ([bench.config], []):
+        now[:] = changed
+        releaser.look(bench.catalogue, bench.endpoints)
+        releaser.look(bench.catalogue, bench.endpoints)
+        assert _state(bench) is RunState.SAFE
+    assert [record.getMessage() for record in caplog.records if "restart" in record.getMessage()] == [
+        "no local file is released: the configuration has changed; restart the engine",
+        "no local file is released: mover.toml is not TOML (mend it); restart the engine",
+    ]
+    now[:] = [started_with.model_copy()]
+    releaser.look(bench.catalogue, bench.endpoints)
+    assert _state(bench) is RunState.RELEASED
 
 
 def test_a_dry_run_asks_everything_and_changes_nothing(bench: Bench) -> None:
