@@ -160,7 +160,7 @@ def _withdrawn_on_failure(work: Work, path: str) -> Iterator[None]:
 
 
 def _adopt(work: Work) -> bool:
-    """Whether a right copy is there already. Ours is what stands under the committed intent, up to the planned size."""
+    """Whether a right copy is there already; what is ours and wrong is removed."""
     intent = work.replica.intent_path
     for path in dict.fromkeys(filter(None, (intent, work.lfn))):
         stored = work.endpoint.stat(path)
@@ -172,7 +172,7 @@ def _adopt(work: Work) -> bool:
                 withdraw_intent(work.database, work.claim, now=work.clock.now())
             _record_copied(work, path, route="found there and right")
             return True
-        if path != intent or stored.size_bytes > work.bundle.size_bytes:
+        if not work.is_ours(stored):
             raise ForeignFileError(
                 f"{work.endpoint.url(path)} is taken by another file of {stored.size_bytes} bytes",
                 hint="find out whose it is; when it is gone, `mover run retry` takes the run up again",

@@ -52,8 +52,7 @@ def _compare(work: Work, stored: StoredFile) -> None:
     try:
         work.check(stored)
     except VerificationError as error:
-        # As before an upload: ours is what stands under the committed intent, up to the planned size.
-        if stored.path != work.replica.intent_path or stored.size_bytes > work.bundle.size_bytes:
+        if not work.is_ours(stored):
             raise _foreign(work, stored.path) from error
         work.remove(stored.path)
         record_event(work.database, work.claim, ReplicaEvent.REJECTED, now=work.clock.now(), found=error.message)

@@ -65,6 +65,17 @@ class Work:
             return False
         return True
 
+    def is_ours(self, stored: StoredFile) -> bool:
+        """Whether a file that is not right is what an attempt of ours left, and so ours to remove.
+
+        It stands under the name whose intent is committed. Under a final name, which others may use too, it is not
+        larger than what was planned; under a temporary one, which nobody else is given, it may be: a third-party copy
+        takes what its source has become.
+        """
+        if stored.path != self.replica.intent_path:
+            return False
+        return stored.path != self.lfn or stored.size_bytes <= self.bundle.size_bytes
+
     def remove(self, path: str) -> None:
         """Remove a file of ours at the endpoint.
 

@@ -29,6 +29,8 @@ from mover.steps.verify import verify
 from mover.storage.memory import MemoryEndpoint
 from tests.unit.mover.bench import LFN, NOW, RUN, Bench, bundle_bytes
 
+TEMPORARY = f"{LFN}.mover-1.part"
+
 
 class RacedEndpoint(MemoryEndpoint):
     """Somebody else writes the same name between our look and our first upload."""
@@ -43,10 +45,10 @@ class RacedEndpoint(MemoryEndpoint):
         super().upload(path, chunks, size_bytes, may_remove=may_remove)
 
 
-def _put(bench: Bench, endpoint: str, content: bytes) -> None:
-    """Somebody puts a file under the final name, over whatever is there."""
-    bench.endpoints[endpoint].remove(LFN)
-    bench.endpoints[endpoint].upload(LFN, [content], len(content))
+def _put(bench: Bench, endpoint: str, content: bytes, path: str = LFN) -> None:
+    """A file comes under that name, over whatever is there."""
+    bench.endpoints[endpoint].remove(path)
+    bench.endpoints[endpoint].upload(path, [content], len(content))
 
 
 def _take_over(bench: Bench) -> None:
@@ -88,13 +90,34 @@ def test_a_larger_file_in_place_of_an_upload_is_not_ours(bench: Bench) -> None:
     assert bench.endpoints["tape"].content(LFN) == larger
 
 
+def test_a_larger_copy_under_a_temporary_name_is_ours(bench: Bench) -> None:
+    """The storage copied a source that somebody had replaced by a larger file."""
+    bench.close_run()
+    bench.step(transfer, "disk")
+    _put(bench, "disk", bundle_bytes(bench) + b"more", TEMPORARY)
+    with pytest.raises(VerificationError):
+        bench.step(verify, "disk")
+    assert bench.state("disk") is ReplicaState.WANTED
+    assert bench.endpoints["disk"].stat(TEMPORARY) is None
+
+
+def test_a_larger_copy_left_under_a_temporary_name_is_ours(bench: Bench) -> None:
+    bench.close_run()
+    work = bench.work("disk")
+    record_intent(bench.catalogue, work.claim, TEMPORARY, now=NOW)
+    release_claim(bench.catalogue, work.claim)
+    _put(bench, "disk", bundle_bytes(bench) + b"more", TEMPORARY)
+    assert bench.step(transfer, "disk") is ReplicaState.COPIED
+    assert bench.endpoints["disk"].stat(TEMPORARY) is None
+
+
 @pytest.mark.parametrize("endpoint", ["tape", "disk"])
 @pytest.mark.parametrize("intended", [False, True], ids=["nothing intended", "another name intended"])
 def test_what_was_adopted_is_not_ours_to_remove_when_it_changes(bench: Bench, endpoint: str, intended: bool) -> None:
     bench.close_run()
     if intended:
         work = bench.work(endpoint)
-        record_intent(bench.catalogue, work.claim, f"{LFN}.mover-1.part", now=NOW)
+        record_intent(bench.catalogue, work.claim, TEMPORARY, now=NOW)
         release_claim(bench.catalogue, work.claim)
     _put(bench, endpoint, bundle_bytes(bench))
     assert bench.step(transfer, endpoint) is ReplicaState.COPIED
