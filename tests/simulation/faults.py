@@ -84,7 +84,6 @@ WEIGHTS = dict.fromkeys(Kind, 3) | {
     Kind.LEFT: 8,
     Kind.SHORT: 6,
     Kind.GONE: 1,
-    Kind.FOREIGN: 1,
     Kind.CHANGED: 1,
     Kind.JUMPED: 1,
 }

@@ -99,10 +99,10 @@ def _mend(life: Life) -> None:
 
 
 def _restore_half_released(life: Life, run: int) -> None:
-    """A release was cut short, and then the DAQ ended the run again: a person fetches the files back from a replica."""
+    """A release was cut short, and then the files that are left were changed: a person fetches them from a replica."""
     world = life.world
     record = find_run(world.process(PERSON).database, run)
-    if run in world.ledger.released and record and record.problem and record.state is not RunState.RELEASED:
+    if run in world.ledger.released and record and record.state is not RunState.RELEASED:
         del world.ledger.released[run]
         world.daq.restore(run)
 

@@ -38,7 +38,7 @@ def live(life: Life, choice: random.Random, *, until_steps: int, until_seconds: 
         lambda: life.kill(_engine(choice)): 0.5,
         lambda: life.strike(
             choice.choice([Kind.GONE, Kind.FOREIGN, Kind.CHANGED]), _run(life, choice), _place(choice), choice.random()
-        ): 0.5,
+        ): 1,
         lambda: life.flip(_run(life, choice), _place(choice)): 0.1,
         lambda: life.remove_foreign(_run(life, choice), _place(choice)): 1,
         lambda: life.outage(_place(choice), choice.expovariate(1.0)): 0.15,
@@ -85,13 +85,21 @@ def live_a_week(base: Path, seed: int, *, steps: int = _STEPS, seconds: float = 
 
 
 def test_a_week_in_which_nearly_everything_goes_wrong(tmp_path: Path) -> None:
-    """The seed says it all: the same one gives the same week."""
     world = live_a_week(tmp_path, seed=4742)
     assert world.steps >= _STEPS
     assert world.seconds >= _WEEK_SECONDS
     struck = {name.removeprefix("fault: ") for name in world.happened if name.startswith("fault: ")}
     assert struck >= set(Kind) - {Kind.UNLINKED}, world.happened
     assert len(world.ledger.released) > 10
+
+
+def test_the_same_seed_gives_the_same_day(tmp_path: Path) -> None:
+    days = []
+    for name in ("once", "again"):
+        (tmp_path / name).mkdir()
+        days.append(live_a_week(tmp_path / name, seed=6008, steps=1000, seconds=86400.0))
+    assert days[0].happened == days[1].happened
+    assert days[0].seconds == days[1].seconds
 
 
 @pytest.mark.long
