@@ -1,7 +1,10 @@
 """The command `mover`: options common to all commands, and the one place where errors become words and exit codes."""
 
 import errno
+import os
+import sys
 import traceback
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -58,6 +61,7 @@ class Commands(click.Group):
                 raise
             if error.errno != errno.ENOSPC:
                 raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
+            _forget_output()
             unwritten = OutputError(
                 "cannot write the output: no space left on device", hint="make space, or write it elsewhere"
             )
@@ -67,6 +71,14 @@ class Commands(click.Group):
                 # Ctrl-C in a call of gfal2: Boost.Python makes a SystemError of it.
                 raise click.Abort from error
             raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
+
+
+def _forget_output() -> None:
+    """Let what is still held for standard output go to nobody: at its end, Python would fail over it once more."""
+    with suppress(OSError, ValueError):  # it is no file
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
