@@ -9,7 +9,7 @@ from datetime import datetime
 from mover.bundle.plan import BundlePlan
 from mover.catalogue import custody
 from mover.catalogue.database import Database
-from mover.errors import CatalogueError, LfnTakenError, MoverError
+from mover.errors import CatalogueError, LfnTakenError, MoverError, StateError
 from mover.model import BundleDigest, BundleKind, MemberDigest
 from mover.states import ReplicaState, RunEvent, RunState, next_run_state
 
@@ -221,9 +221,17 @@ def record_digest(database: Database, bundle: BundleRecord, digest: BundleDigest
 
     Returns:
         The recorded digest, which may be the other reading's.
+
+    Raises:
+        StateError: the bundle was planned anew since `bundle` was looked up: what was read is not it.
     """
     with database.transaction() as connection:
-        row = connection.execute("SELECT adler32 FROM bundle WHERE id = ?", (bundle.id,)).fetchone()
+        row = connection.execute("SELECT adler32, plan FROM bundle WHERE id = ?", (bundle.id,)).fetchone()
+        if row["plan"] != (bundle.plan.to_json() if bundle.plan else None):
+            raise StateError(
+                f"{bundle.lfn} was planned anew while it was read",
+                hint="nothing to do: it is read again by its new plan",
+            )
         if row["adler32"] is None:
             connection.execute(
                 "UPDATE bundle SET adler32 = ?, digested_at = ? WHERE id = ?",

@@ -4,16 +4,18 @@ import os
 
 import pytest
 
+from mover.bundle.stream import BundleReader, read_through
 from mover.catalogue.replicas import (
     replicas_of,
 )
-from mover.catalogue.runs import bundle_of, find_run
+from mover.catalogue.runs import bundle_of, find_run, record_digest
 from mover.errors import (
     CatalogueError,
     LfnTakenError,
     NotSafeError,
     RunChangedError,
     RunIncompleteError,
+    StateError,
 )
 from mover.states import ReplicaState, RunState
 from mover.steps.close import Closed, close_run
@@ -87,6 +89,23 @@ def test_a_run_that_changed_before_anything_was_stored_can_be_planned_anew(bench
     assert bench.close_run(force=True) is Closed.PLANNED
     assert bench.step(transfer, "tape") is ReplicaState.COPIED
     bench.step(verify, "tape")
+
+
+def test_what_was_read_by_an_earlier_plan_is_not_taken_for_the_new_one(bench: Bench) -> None:
+    """An engine that lost its claim in a long upload ends its reading only when the run has been planned anew."""
+    bench.close_run()
+    before = bundle_of(bench.catalogue, RUN)
+    assert before is not None
+    assert before.plan is not None
+    reader = BundleReader(before.plan, bench.config.runs.directory)
+    read_through(reader.chunks())
+    os.utime(bench.files[1], ns=(0, 0))
+    assert bench.close_run(force=True) is Closed.PLANNED
+    with pytest.raises(StateError, match="planned anew while it was read"):
+        record_digest(bench.catalogue, before, reader.digest, now=NOW)
+    after = bundle_of(bench.catalogue, RUN)
+    assert after is not None
+    assert after.digest is None
 
 
 def test_a_run_is_planned_anew_under_the_lfn_that_the_configuration_gives_now(bench: Bench) -> None:
