@@ -13,9 +13,9 @@ from mover.catalogue.runs import RunRecord, find_run
 from mover.engine import Engine
 from mover.lane import Gate, Lane, Progress, Surroundings
 from mover.ports import Clock
-from mover.states import ReplicaState
+from mover.states import ReplicaState, RunState
 from mover.steps.close import close_run
-from tests.unit.mover.bench import NOW, Bench
+from tests.unit.mover.bench import NOW, RUN, Bench
 
 #: What no wait of a test may take; only a broken engine comes near.
 DEADLINE_SECONDS = 30.0
@@ -175,3 +175,28 @@ def running(
     finally:
         engine.engine.stop()
     engine.wait()
+
+
+LATER_RUN = RUN + 1
+
+
+def is_in(bench: Bench, run: int, state: RunState) -> Callable[[], bool]:
+    """A condition to wait for: the run is in that state."""
+
+    def holds() -> bool:
+        record = find_run(bench.catalogue, run)
+        return record is not None and record.state is state
+
+    return holds
+
+
+def end_later_run(bench: Bench, run: int = LATER_RUN) -> None:
+    """Write a run that comes after the bench's, and its marker."""
+    bench.daq.write_run(run, parts=1, part_bytes=5_000)
+    bench.daq.end_run(run)
+
+
+def look_once_more(bench: Bench, news: News) -> None:
+    """End a later run; once that is noticed, all earlier ones have been looked at again."""
+    end_later_run(bench)
+    news.wait_until(is_in(bench, LATER_RUN, RunState.PLANNED))

@@ -28,49 +28,27 @@ from mover.storage.memory import MemoryEndpoint
 from tests.unit.mover.bench import LFN, NOW, RUN, Bench
 from tests.unit.mover.running import (
     DEADLINE_SECONDS,
+    LATER_RUN,
     News,
     RunningEngine,
     SettableClock,
+    end_later_run,
     events,
+    is_in,
     known,
+    look_once_more,
     running,
     tune,
 )
 
-LATER_RUN = RUN + 1
 _A_WEEK = 7 * 86400.0
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(bench: Bench) -> Bench:
     """A run that has ended, and an engine that looks often."""
-    bench = Bench(tmp_path)
     tune(bench, "runs", poll_seconds=0.05)
     return bench
-
-
-def _is(bench: Bench, run: int, state: RunState) -> Callable[[], bool]:
-    def holds() -> bool:
-        record = find_run(bench.catalogue, run)
-        return record is not None and record.state is state
-
-    return holds
-
-
-def _end_later_run(bench: Bench) -> None:
-    bench.daq.write_run(LATER_RUN, parts=1, part_bytes=5_000)
-    bench.daq.end_run(LATER_RUN)
-
-
-def _end_run_after(bench: Bench) -> None:
-    bench.daq.write_run(LATER_RUN + 1, parts=1, part_bytes=5_000)
-    bench.daq.end_run(LATER_RUN + 1)
-
-
-def _look_once_more(bench: Bench, news: News) -> None:
-    """End a later run; once that is noticed, all earlier ones have been looked at again."""
-    _end_later_run(bench)
-    news.wait_until(_is(bench, LATER_RUN, RunState.PLANNED))
 
 
 def _marker(bench: Bench, run: int = RUN) -> Path:
@@ -83,9 +61,9 @@ def _set_mtime(path: Path, ns: int) -> None:
 
 def test_an_ended_run_becomes_safe_and_one_that_ends_later_too(bench: Bench, news: News) -> None:
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.SAFE))
-        _end_later_run(bench)
-        news.wait_until(_is(bench, LATER_RUN, RunState.SAFE))
+        news.wait_until(is_in(bench, RUN, RunState.SAFE))
+        end_later_run(bench)
+        news.wait_until(is_in(bench, LATER_RUN, RunState.SAFE))
     assert [file.path for file in bench.endpoints["disk"].list("MICE")] == [LFN, LFN.replace("4742", "4743")]
 
 
@@ -93,7 +71,7 @@ def test_what_the_lanes_do_wakes_the_engine(bench: Bench, news: News) -> None:
     tune(bench, "runs", poll_seconds=_A_WEEK)
     bench.close_run()
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.SAFE))
+        news.wait_until(is_in(bench, RUN, RunState.SAFE))
 
 
 def test_an_engine_whose_lanes_wait_for_a_week_stops_when_asked(bench: Bench, news: News) -> None:
@@ -167,12 +145,12 @@ def test_a_run_that_cannot_be_read_keeps_no_other_from_being_closed(
     with monkeypatch.context() as patch:
         patch.setattr(os, "pread", pread)
         with running(bench):
-            _end_later_run(bench)
-            news.wait_until(_is(bench, LATER_RUN, RunState.SAFE))
+            end_later_run(bench)
+            news.wait_until(is_in(bench, LATER_RUN, RunState.SAFE))
     assert find_run(bench.catalogue, RUN) is None, "nothing is known of it"
     assert news.count(f"run {RUN}: cannot be closed") > 0
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.SAFE))
+        news.wait_until(is_in(bench, RUN, RunState.SAFE))
 
 
 def test_a_directory_that_cannot_be_listed_for_a_moment_holds_up_one_run_for_one_look(
@@ -188,10 +166,10 @@ def test_a_directory_that_cannot_be_listed_for_a_moment_holds_up_one_run_for_one
             raise OSError(errno.EIO, "Input/output error")
         return real_scandir(path)
 
-    _end_later_run(bench)
+    end_later_run(bench)
     monkeypatch.setattr(os, "scandir", scandir)
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.PLANNED))
+        news.wait_until(is_in(bench, RUN, RunState.PLANNED))
     told = [message for message in news.messages if "clos" in message or "noticed" in message]
     assert told[0].startswith(f"run {RUN}: cannot be closed now: cannot list the run directory: Input/output error")
     assert told[1:] == [f"run {run}: end of run noticed, planned" for run in (LATER_RUN, RUN)]
@@ -205,7 +183,7 @@ def test_a_run_directory_that_goes_away_stops_neither_engine_nor_lanes(bench: Be
         news.wait_until(lambda: news.count("cannot read the run directory") > 0)
         news.wait_until(lambda: {one.failures > 0 for one in replicas_of(bench.catalogue, RUN)} == {True})
         away.rename(runs)
-        _look_once_more(bench, news)
+        look_once_more(bench, news)
     assert known(bench.catalogue, RUN).problem is None
 
 
@@ -217,7 +195,7 @@ def test_a_replica_at_an_endpoint_that_is_no_longer_configured_does_not_count(be
     bench.config = before
     assert len(replicas_of(bench.catalogue, RUN)) == 3
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.SAFE))
+        news.wait_until(is_in(bench, RUN, RunState.SAFE))
 
 
 def test_what_a_dead_engine_held_is_taken_up_at_once(bench: Bench, news: News) -> None:
@@ -227,12 +205,13 @@ def test_what_a_dead_engine_held_is_taken_up_at_once(bench: Bench, news: News) -
     claim = claim_next(bench.catalogue, "tape", [ReplicaState.WANTED], owner=dead, lease=timedelta(days=1), now=NOW)
     assert claim is not None
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.SAFE))
+        news.wait_until(is_in(bench, RUN, RunState.SAFE))
 
 
 @pytest.mark.parametrize("table", ["member", "run"])
 def test_a_catalogue_that_fails_ends_the_engine_with_that_error(bench: Bench, table: str) -> None:
     """`member` is written by a lane, `run` is read by the engine itself."""
+    bench.spoiled = True
     lanes = {place.name for place in bench.config.endpoint}
 
     def damage(_: object) -> None:
@@ -247,18 +226,18 @@ def test_a_catalogue_that_fails_ends_the_engine_with_that_error(bench: Bench, ta
 
 
 def test_an_engine_without_a_catalogue_does_not_start(bench: Bench) -> None:
-    bench.config = bench.config.model_copy(update={"catalogue": bench.config.catalogue / "no" / "such"})
+    config = bench.config.model_copy(update={"catalogue": bench.config.catalogue / "no" / "such"})
     with pytest.raises(CatalogueError, match="cannot open the catalogue"):
-        Engine(bench.config, bench.open_endpoints, SettableClock()).run()
+        Engine(config, bench.open_endpoints, SettableClock()).run()
 
 
 def test_two_engines_share_the_work(bench: Bench, news: News) -> None:
-    _end_later_run(bench)
+    end_later_run(bench)
     bench.close_run()
     close_run(bench.catalogue, bench.config, LATER_RUN, now=NOW)
     with running(bench), running(bench):
         for run in (RUN, LATER_RUN):
-            news.wait_until(_is(bench, run, RunState.SAFE))
+            news.wait_until(is_in(bench, run, RunState.SAFE))
     for run in (RUN, LATER_RUN):
         assert events(bench, run).count("upload intended") == 2
         assert events(bench, run).count(RunEvent.POLICY_HOLDS) == 1
@@ -336,13 +315,13 @@ def test_the_log_has_heads_of_the_custody_chain_to_compare_with_later(bench: Ben
         return [custody.Head.parse(text) for text in said if text]
 
     with running(bench, clock):
-        news.wait_until(_is(bench, RUN, RunState.SAFE))
+        news.wait_until(is_in(bench, RUN, RunState.SAFE))
         assert not heads()
         clock.advance(3600)
-        _look_once_more(bench, news)
+        look_once_more(bench, news)
         news.wait_until(lambda: len(heads()) == 1)
         clock.advance(-3600)
-        _end_run_after(bench)
+        end_later_run(bench, run=LATER_RUN + 1)
         news.wait_until(lambda: len(heads()) == 2)
     assert heads()[-1] == custody.head(bench.catalogue)
     assert custody.verify(bench.catalogue, noted=heads()).records > 10

@@ -2,52 +2,33 @@
 
 import errno
 import os
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
-from mover.catalogue.runs import find_run
 from mover.states import RunEvent, RunState
 from tests.unit.mover.bench import RUN, Bench
 from tests.unit.mover.running import (
+    LATER_RUN,
     News,
+    end_later_run,
     events,
+    is_in,
     known,
+    look_once_more,
     running,
     tune,
 )
 
-LATER_RUN = RUN + 1
 _A_WEEK = 7 * 86400.0
 
 
 @pytest.fixture
-def bench(tmp_path: Path) -> Bench:
+def bench(bench: Bench) -> Bench:
     """A run that has ended, and an engine that looks often."""
-    bench = Bench(tmp_path)
     tune(bench, "runs", poll_seconds=0.05)
     return bench
-
-
-def _is(bench: Bench, run: int, state: RunState) -> Callable[[], bool]:
-    def holds() -> bool:
-        record = find_run(bench.catalogue, run)
-        return record is not None and record.state is state
-
-    return holds
-
-
-def _end_later_run(bench: Bench) -> None:
-    bench.daq.write_run(LATER_RUN, parts=1, part_bytes=5_000)
-    bench.daq.end_run(LATER_RUN)
-
-
-def _look_once_more(bench: Bench, news: News) -> None:
-    """End a later run; once that is noticed, all earlier ones have been looked at again."""
-    _end_later_run(bench)
-    news.wait_until(_is(bench, LATER_RUN, RunState.PLANNED))
 
 
 def _marker(bench: Bench, run: int = RUN) -> Path:
@@ -61,8 +42,8 @@ def _set_mtime(path: Path, ns: int) -> None:
 def test_a_quarantined_run_is_looked_at_again_only_when_its_marker_is_touched(bench: Bench, news: News) -> None:
     bench.files[1].unlink()
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.QUARANTINED))
-        _look_once_more(bench, news)
+        news.wait_until(is_in(bench, RUN, RunState.QUARANTINED))
+        look_once_more(bench, news)
         assert events(bench, RUN) == [RunEvent.INCOMPLETE]
         _set_mtime(_marker(bench), _marker(bench).stat().st_mtime_ns + 1)
         news.wait_until(lambda: events(bench, RUN) == [RunEvent.INCOMPLETE] * 2)
@@ -72,10 +53,10 @@ def test_a_quarantined_run_is_looked_at_again_only_when_its_marker_is_touched(be
 def test_a_run_that_is_mended_and_marked_again_goes_on(bench: Bench, news: News) -> None:
     hidden = bench.files[1].rename(bench.files[1].with_name("hidden"))
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.QUARANTINED))
+        news.wait_until(is_in(bench, RUN, RunState.QUARANTINED))
         hidden.rename(bench.files[1])
         _set_mtime(_marker(bench), _marker(bench).stat().st_mtime_ns - 1)
-        news.wait_until(_is(bench, RUN, RunState.SAFE))
+        news.wait_until(is_in(bench, RUN, RunState.SAFE))
 
 
 def test_a_second_end_of_run_with_other_files_is_noted_once(bench: Bench, news: News) -> None:
@@ -83,7 +64,7 @@ def test_a_second_end_of_run_with_other_files_is_noted_once(bench: Bench, news: 
     bench.files[0].write_bytes(b"other")
     with running(bench):
         news.wait_until(lambda: known(bench.catalogue, RUN).problem is not None)
-        _look_once_more(bench, news)
+        look_once_more(bench, news)
     assert events(bench, RUN).count("problem found") == 1
 
 
@@ -94,8 +75,8 @@ def test_a_marker_of_a_far_future_is_remembered_like_any_other(bench: Bench, new
     if _marker(bench).stat().st_mtime_ns != far:
         pytest.skip("the file system of the temporary directory keeps no such time; ext4, xfs and tmpfs do")
     with running(bench):
-        news.wait_until(_is(bench, RUN, RunState.SAFE))
-        _look_once_more(bench, news)
+        news.wait_until(is_in(bench, RUN, RunState.SAFE))
+        look_once_more(bench, news)
     assert known(bench.catalogue, RUN).marker_ns == far
     assert news.count(f"run {RUN}: end of run noticed") == 1
 
@@ -105,7 +86,7 @@ def test_the_marker_of_a_run_that_was_closed_by_command_is_looked_at_once(bench:
     assert known(bench.catalogue, RUN).marker_ns is None
     with running(bench):
         news.wait_until(lambda: known(bench.catalogue, RUN).marker_ns is not None)
-        _look_once_more(bench, news)
+        look_once_more(bench, news)
     assert known(bench.catalogue, RUN).marker_ns == _marker(bench).stat().st_mtime_ns
     assert news.count(f"run {RUN}: end of run noticed, already closed") == 1
     assert news.count(f"run {RUN}: end of run noticed") == 1
@@ -116,7 +97,7 @@ def test_a_marker_that_is_no_plain_file_is_said_and_not_followed(bench: Bench, n
     _marker(bench).symlink_to("elsewhere")
     _marker(bench, RUN - 1).mkdir()
     with running(bench):
-        _look_once_more(bench, news)
+        look_once_more(bench, news)
     for run, kind in ((RUN, "a symlink"), (RUN - 1, "a folder")):
         quarantined = known(bench.catalogue, run)
         assert quarantined.state is RunState.QUARANTINED
@@ -133,8 +114,8 @@ def test_a_marker_that_cannot_be_examined_hides_no_other(
             raise OSError(errno.EIO, "Input/output error")
         return real_stat(path, dir_fd=dir_fd, follow_symlinks=follow_symlinks)
 
-    _end_later_run(bench)
+    end_later_run(bench)
     monkeypatch.setattr(os, "stat", stat)
     with running(bench):
         news.wait_until(lambda: bool(news.messages))
-    assert _is(bench, LATER_RUN, RunState.PLANNED)()
+    assert is_in(bench, LATER_RUN, RunState.PLANNED)()
