@@ -68,16 +68,17 @@ class GsiFtpEndpoint(GfalEndpoint):
             return
         with self._session(url) as context:
             file = context.open(url, "r")
-        # A stream begins at the beginning. From elsewhere, each piece is a retrieval of its own (GFD.20, ERET).
-        streamed = offset == 0 and end == found.size_bytes
-        while offset < end:
-            wanted = min(_READ_BYTES, end - offset)
+        # From the beginning, whatever is asked for: a retrieval from elsewhere (GFD.20, ERET; gfal2's pread) now and
+        # then crashes in the Globus library, and takes the whole process with it.
+        position = 0
+        while position < end:
             with self._session(url):
-                piece: bytes = file.read_bytes(wanted) if streamed else file.pread_bytes(offset, wanted)
+                piece: bytes = file.read_bytes(min(_READ_BYTES, end - position))
             if not piece:
-                raise EndpointUnavailableError(f"{url} ends {end - offset} bytes early", hint=_CUT_SHORT)
-            offset += len(piece)
-            yield piece
+                raise EndpointUnavailableError(f"{url} ends {end - position} bytes early", hint=_CUT_SHORT)
+            if position + len(piece) > offset:
+                yield piece[max(0, offset - position) :]
+            position += len(piece)
 
     def _call(self, url: str, call: Callable[[Any], Answer]) -> Answer:
         with self._session(url) as context:

@@ -41,3 +41,9 @@ def news() -> Iterator[News]:
     yield heard
     logger.setLevel(level)
     logger.removeHandler(heard)
+
+
+@pytest.fixture(autouse=True)
+def _own_certificate_directory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wiring` sets it for the whole process, and the real servers' tests of this process have set theirs."""
+    monkeypatch.setenv("X509_CERT_DIR", "/nowhere/of/a/unit/test")
