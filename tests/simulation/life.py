@@ -11,6 +11,7 @@ from mover.steps.release import release_run
 from mover.steps.wants import apply_policy, plan_policy
 from tests.simulation.faults import Kind, Script, random_script
 from tests.simulation.ledger import lfn_of
+from tests.simulation.places import PLACES
 from tests.simulation.process import Process
 from tests.simulation.world import World
 
@@ -68,6 +69,19 @@ class Life:
         return self.world.act(
             process, "work", script, lambda: one.work_once(process.database, process.endpoints), fenced=True, lane=lane
         )
+
+    def prosper(self, role: str) -> None:
+        """For an hour or two all goes well: what nobody holds up comes as far as it can."""
+        for _ in range(6):
+            self.look_around(role, [])
+            for lane in range(len(self._engine(role).lanes)):
+                for _ in range(4):
+                    self.work(role, lane, [])
+            for place, _, kind, *_ in PLACES:
+                if kind == "tape":
+                    self.migrate(place)
+            self.pass_time(900.0)
+        self.look_around(role, [])
 
     def kill(self, role: str) -> None:
         """An engine dies between two pieces of work."""

@@ -63,6 +63,10 @@ class Machine(RuleBasedStateMachine):
         self.life.release_due(role, script)
 
     @rule(role=_ROLES)
+    def prosper(self, role: str) -> None:
+        self.life.prosper(role)
+
+    @rule(role=_ROLES)
     def kill(self, role: str) -> None:
         self.life.kill(role)
 
