@@ -29,8 +29,11 @@ class UnexpectedError(MoverError):
 
     def __init__(self, error: BaseException) -> None:
         super().__init__(
-            f"unexpected {type(error).__name__}: {error}", hint="please report it, with the traceback in the log"
+            f"unexpected {type(error).__name__}: {error}",
+            hint="please report it, with the traceback that --verbose or the log has",
         )
+        # Its traceback is what a report needs.
+        self.__cause__ = error
 
 
 class ConfigError(MoverError):

@@ -67,8 +67,7 @@ class Commands(click.Group):
             )
             raise Failure(unwritten, verbose=ctx.params["verbose"]) from error
         except Exception as error:
-            if isinstance(error.__cause__, KeyboardInterrupt):
-                # Ctrl-C in a call of gfal2: Boost.Python makes a SystemError of it.
+            if _is_ctrl_c(error):
                 raise click.Abort from error
             raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
 
@@ -79,6 +78,13 @@ def _forget_output() -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, sys.stdout.fileno())
         os.close(nowhere)
+
+
+def _is_ctrl_c(error: BaseException) -> bool:
+    """Whether Ctrl-C is at the root of it: in a call of gfal2, Python makes a chain of SystemErrors of it."""
+    while isinstance(error, SystemError) and error.__cause__ is not None:
+        error = error.__cause__
+    return isinstance(error, KeyboardInterrupt)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -234,13 +234,30 @@ def test_a_catalogue_that_is_none_is_told_from_a_missing_one_and_left_alone(
     assert (tmp_path / "catalogue.sqlite").read_bytes() == content
 
 
-def test_ctrl_c_in_a_call_of_a_c_library_is_no_unexpected_error() -> None:
+def _invoked(*arguments: str, raising: BaseException) -> Result:
+    """What comes of a command that raises this."""
+
     def call() -> None:
-        raise SystemError("<Boost.Python.function object> returned a result with an exception set") from (
-            KeyboardInterrupt()
-        )
+        raise raising
 
     group = Commands("mover", params=[click.Option(["--verbose"], is_flag=True)])
     group.add_command(click.Command("call", callback=call))
-    aborted = CliRunner().invoke(group, ["call"])
+    return CliRunner().invoke(group, [*arguments, "call"])
+
+
+def _caused(error: BaseException, cause: BaseException) -> BaseException:
+    error.__cause__ = cause
+    return error
+
+
+def test_ctrl_c_in_a_call_of_a_c_library_is_no_unexpected_error() -> None:
+    chain = _caused(SystemError("import"), KeyboardInterrupt())
+    aborted = _invoked(raising=_caused(SystemError("<Boost.Python.function object> returned a result"), chain))
     assert (aborted.exit_code, aborted.stderr) == (1, "Aborted!\n")
+
+
+def test_an_unexpected_error_shows_where_it_came_from_when_asked() -> None:
+    brief = _invoked(raising=ValueError("odd"))
+    assert (brief.exit_code, "error: unexpected ValueError: odd\nhint: " in brief.stderr) == (1, True)
+    assert "Traceback" not in brief.stderr
+    assert "in call\n    raise raising\nValueError: odd\n" in _invoked("--verbose", raising=ValueError("odd")).stderr
