@@ -95,7 +95,9 @@ class VomsServer:
         values = {"VO": self.vo, "PORT": self.port, "LONGEST_SECONDS": self._longest_seconds}
         write_config("voms.conf", self.directory / "etc/voms.conf", values)
         rows = "\n".join(_rows(self.vo, _slashes(self._ca.certificate.subject), self.members))
-        database = "CREATE OR REPLACE DATABASE voms;\nUSE voms;\n"
+        # Tables of an earlier start are dropped in the order of the directory, whatever refers to them.
+        checks = "SET foreign_key_checks = {};\n"
+        database = f"{checks.format(0)}CREATE OR REPLACE DATABASE voms;\n{checks.format(1)}USE voms;\n"
         (self.directory / "db/load.sql").write_text(f"{database}{_SCHEMA.read_text()}\n{rows}\n")
         give_to(self._user, *(self.directory / name for name in ("bin", "db", "etc", "log")))
         try:
