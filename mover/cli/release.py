@@ -22,8 +22,9 @@ from mover.steps.retention import fill_percent, kept_until, why_due
 @click.argument("numbers", type=click.IntRange(min=0, max=LARGEST_RUN), metavar="[RUN…]", nargs=-1)
 @click.option("--dry-run", is_flag=True, help="Ask the storage and say what would go; remove nothing.")
 @click.option("--now", "at_once", is_flag=True, help="Do not wait for the end of the retention time of these runs.")
+@click.option("--gone", is_flag=True, help="Take note that somebody has removed the local files of these runs.")
 @pass_context
-def release(context: Context, numbers: tuple[int, ...], dry_run: bool, at_once: bool) -> None:
+def release(context: Context, numbers: tuple[int, ...], dry_run: bool, at_once: bool, gone: bool) -> None:
     """Remove local files of safe runs, if the storage itself says at this moment that they are safe.
 
     Without RUN: of all runs that have been kept for the retention time, or, if the disk is filling up, of the oldest
@@ -36,13 +37,15 @@ def release(context: Context, numbers: tuple[int, ...], dry_run: bool, at_once: 
     """
     if at_once and not numbers:
         raise click.UsageError("--now is for the runs that you name")
+    if gone and not at_once:
+        raise click.UsageError("--gone is for runs that you name, with --now")
     refused, tried = 0, 0
     with context.catalogue() as database, context.endpoints() as endpoints:
         # Each once: a second time would only say that it is done.
         for record, why in _due(database, context.config, tuple(dict.fromkeys(numbers)), at_once=at_once):
             tried += 1
             try:
-                click.echo(_release(database, context.config, record, endpoints, why, dry_run=dry_run))
+                click.echo(_release(database, context.config, record, endpoints, why, dry_run=dry_run, gone=gone))
             except CatalogueError:
                 raise
             except MoverError as error:
@@ -88,10 +91,11 @@ def _release(
     why: str,
     *,
     dry_run: bool,
+    gone: bool,
 ) -> str:
     run = record.number
     if dry_run:
-        found = check_release(database, config, run, endpoints)
+        found = check_release(database, config, run, endpoints, gone=gone)
         return f"run {run}: {found.assessment}; {len(found.names)} files, {size(found.size_bytes)} would go ({why})"
-    found = release_run(database, config, run, endpoints, now=datetime.now(UTC))
+    found = release_run(database, config, run, endpoints, now=datetime.now(UTC), gone=gone)
     return f"run {run}: {found.assessment}; {len(found.names)} files, {size(found.size_bytes)}, are removed ({why})"

@@ -8,6 +8,7 @@ from datetime import datetime
 
 from mover.bundle.plan import BundlePlan
 from mover.bundle.scan import changed, list_run, open_directory
+from mover.catalogue import custody
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of_bundle
 from mover.catalogue.runs import bundle_of, get_run, note, record_run_event
@@ -20,6 +21,8 @@ from mover.ports import StorageEndpoint
 from mover.states import RunEvent, RunState
 from mover.steps.recheck import recheck
 from mover.steps.standing import final_state
+
+_INTENDED = "release intended"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +40,18 @@ def check_release(
     run: int,
     endpoints: Mapping[str, StorageEndpoint],
     *,
+    gone: bool = False,
     alive: Callable[[int], None] = lambda _: None,
 ) -> Releasable:
     """Whether the run's local files may go at this moment. Nothing is changed.
 
-    `alive` is called now and then; what it raises ends the asking.
+    `alive` is called now and then; what it raises ends the asking. `gone`: a person says that none of them is left.
 
     1. The catalogue says safe, nothing waits for a person, and no endpoint that the policy relies on still needs the
     files. 2. The storage itself says so now. 3. The local files are those that were bundled, and no more.
 
     Raises:
-        NotSafeError: the policy does not hold at this moment, or somebody still needs the files.
+        NotSafeError: the policy does not hold at this moment, or somebody still needs the files, or there are none.
         RunChangedError: a local file is not one that was bundled.
     """
     # 1
@@ -57,6 +61,13 @@ def check_release(
     # 3
     with open_directory(config.runs.directory) as directory:
         present = _bundled_parts(directory, config.runs.naming(), plan)
+    if not present and not gone and not _was_begun(database, run):
+        # Most likely they are elsewhere: 'released' would have nobody look for them again.
+        raise NotSafeError(
+            f"no local file of run {run} is in {config.runs.directory}",
+            hint="see that its disk is mounted and `runs.directory` is right; if somebody has removed the files, "
+            f"`mover release {run} --now --gone` takes note of it",
+        )
     return Releasable(assessment, tuple(part.name for part in present), sum(part.size_bytes for part in present))
 
 
@@ -67,6 +78,7 @@ def release_run(
     endpoints: Mapping[str, StorageEndpoint],
     *,
     now: datetime,
+    gone: bool = False,
     alive: Callable[[int], None] = lambda _: None,
 ) -> Releasable:
     """Remove the run's local parts and its marker.
@@ -80,10 +92,10 @@ def release_run(
         RunChangedError: a local file is not one that was bundled.
     """
     # 1
-    found = check_release(database, config, run, endpoints, alive=alive)
+    found = check_release(database, config, run, endpoints, gone=gone, alive=alive)
     # 2
     plan = _check_catalogue(database, config, run)
-    note(database, run, "release intended", now=now, files=found.names, found=str(found.assessment))
+    note(database, run, _INTENDED, now=now, files=found.names, found=str(found.assessment))
     # 3. The marker first: without its parts it would be a second end of run.
     naming = config.runs.naming()
     with open_directory(config.runs.directory) as directory:
@@ -95,6 +107,11 @@ def release_run(
     # 4
     record_run_event(database, run, RunEvent.FILES_REMOVED, now=now)
     return found
+
+
+def _was_begun(database: Database, run: int) -> bool:
+    """Whether an earlier release may have removed files before it was cut short."""
+    return any(record.event == _INTENDED for record in custody.records(database, run))
 
 
 def _check_catalogue(database: Database, config: Config, run: int) -> BundlePlan:

@@ -203,3 +203,18 @@ def test_a_tape_copy_that_was_evicted_is_brought_back_before_it_counts(bench: Be
     assert all(file.exists() for file in bench.files)
     release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
     assert not any(file.exists() for file in bench.files)
+
+
+def test_files_that_are_nowhere_to_be_seen_are_not_taken_for_removed(bench: Bench) -> None:
+    """Their disk is not mounted, or another directory is configured."""
+    bench.make_safe()
+    elsewhere = bench.config.runs.directory.with_name("elsewhere")
+    elsewhere.mkdir()
+    mistaken = bench.config.model_copy(update={"runs": bench.config.runs.model_copy(update={"directory": elsewhere})})
+    with pytest.raises(NotSafeError, match="no local file of run 4742 is in"):
+        release_run(bench.catalogue, mistaken, RUN, bench.endpoints, now=NOW)
+    assert all(file.exists() for file in bench.files)
+    record = find_run(bench.catalogue, RUN)
+    assert record is not None
+    assert record.state is RunState.SAFE
+    release_run(bench.catalogue, mistaken, RUN, bench.endpoints, now=NOW, gone=True)
