@@ -217,3 +217,32 @@ class OutputError(MoverError):
     """A file that was asked for cannot be written, or its name is taken."""
 
     exit_code = 12
+
+
+class BatchError(MoverError):
+    """A batch system could not do what it was asked."""
+
+    exit_code = 14
+
+
+class BatchUnavailableError(BatchError):
+    """The batch system does not answer, or has no room now."""
+
+    permanent = False
+
+
+class JobRefusedError(BatchError):
+    """The batch system will not run such a job: no such partition, limits exceeded, or it may not be ours."""
+
+
+class ReleaseNotFoundError(MoverError):
+    """A software release is not on CVMFS, is not approved, or cannot be set up; nothing is submitted."""
+
+    exit_code = 15
+    permanent = False
+
+
+class OutputContractError(MoverError):
+    """A job's output as stored is not what the output contract asks for; it never counts as done."""
+
+    exit_code = 16

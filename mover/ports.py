@@ -3,9 +3,11 @@
 Every adapter of a port passes the same conformance suite (tests/conformance).
 """
 
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
 from typing import Protocol
 
 from mover.model import ChecksumKind, Locality, StoredFile
@@ -157,6 +159,149 @@ class StorageEndpoint(Protocol):
 
     def close(self) -> None:
         """Let go of connections. The endpoint is not used afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobInput:
+    """A file that a job finds in its working directory under `name`.
+
+    `source` is a file in the job's own directory here (`JobSpec.directory / name`), or, where the batch system stages,
+    the SURL that it fetches the file from.
+    """
+
+    name: str
+    source: Path | str
+    size_bytes: int | None = None
+    adler32: str | None = None
+    executable: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class JobOutput:
+    """A file that a job leaves in its working directory under `name`.
+
+    `url` is the SURL that a staging batch system stores it under; None: it is kept with the job until `forget`.
+    """
+
+    name: str
+    url: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What a batch system is to run.
+
+    `name` is unique for every attempt there ever is ([A-Za-z0-9_.-], at most 80): by it a job is found again whose
+    submission was never answered. `directory` exists, is the job's own and is shared with the workers unless the batch
+    system stages. `arguments[0]` is the name of an input. Standard output and error are kept as `batch.log`.
+    """
+
+    name: str
+    directory: Path
+    arguments: tuple[str, ...]
+    inputs: tuple[JobInput, ...]
+    outputs: tuple[JobOutput, ...]
+    wall_seconds: int
+    memory_mib: int = 2048
+    cores: int = 1
+
+
+class JobPhase(StrEnum):
+    """Where the batch system says that a job is."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    EXITED = "exited"
+    """It ran to its end; `exit_code` is the command's own."""
+    TIMED_OUT = "timed out"
+    CANCELLED = "cancelled"
+    """Somebody ended it: we, the administrator, or a signal."""
+    FAILED = "failed"
+    """The batch system, not the job: the node died, or files could not be staged in or out."""
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """What a batch system says of a job. `words` are its own, for people."""
+
+    phase: JobPhase
+    words: str
+    exit_code: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it will never run again."""
+        return self.phase not in {JobPhase.WAITING, JobPhase.RUNNING}
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCapabilities:
+    """What a batch system can do. Callers ask here, never for an adapter's class."""
+
+    stages: bool
+    """Whether it moves files between Grid storage and the worker itself, by a delegated proxy."""
+
+
+class BatchSystem(Protocol):
+    """Where jobs run. It is used from one thread at a time; every call has a deadline of its own.
+
+    Nothing that it keeps is needed to know what became of a job's *output*: that is looked at on the storage. An
+    adapter raises only `errors.BatchError`s; errors of the credential source pass through.
+    """
+
+    @property
+    def name(self) -> str:
+        """What kind of batch system it is: local, slurm, arc."""
+
+    @property
+    def capabilities(self) -> BatchCapabilities:
+        """What this batch system can do."""
+
+    def submit(self, job: JobSpec) -> str:
+        """Hand the job over; returns the batch system's own id of it. It is not run twice for one call.
+
+        Raises:
+            BatchUnavailableError: no answer, or no room; the job may be there nevertheless: see `find`.
+            JobRefusedError: it will never be taken like this.
+        """
+
+    def find(self, name: str) -> str | None:
+        """The id of the job that was submitted under that name and is still known; None if there is none.
+
+        Raises:
+            BatchUnavailableError: it cannot be told.
+        """
+
+    def look(self, ids: Collection[str]) -> dict[str, JobStatus]:
+        """What became of these jobs, in as few queries as there can be. Those that are not known any more are left out.
+
+        Raises:
+            BatchUnavailableError: it cannot be told; never said of a job that has vanished.
+        """
+
+    def read(self, job_id: str, name: str, *, limit_bytes: int) -> bytes | None:
+        """The last `limit_bytes` of a file in the job's working directory, while or after it ran; None: there is none.
+
+        Raises:
+            BatchUnavailableError: it cannot be told.
+        """
+
+    def cancel(self, job_id: str) -> None:
+        """End the job, with all its processes as far as the batch system can; no error if it has ended or is not known.
+
+        Raises:
+            BatchUnavailableError: it may still run.
+        """
+
+    def forget(self, job_id: str) -> None:
+        """Let the batch system remove what it keeps of an ended job; no error if it is not known. Never `directory`.
+
+        Raises:
+            BatchUnavailableError: try again later.
+        """
+
+    def close(self) -> None:
+        """Let go of connections; jobs go on. The object is not used afterwards."""
 
 
 class Proxy(Protocol):
