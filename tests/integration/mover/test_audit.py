@@ -1,20 +1,25 @@
 """`mover audit` on real servers: whatever is done to the stored bytes behind the mover's back is found."""
 
+import itertools
 import json
+import os
 import signal
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from mover.bundle import tar
-from mover.sandbox.tape import Drive
+from mover.sandbox.tape import Drive, TapeServer
 from mover.states import RunState
 from tests.integration.mover.box import Box, wait_for
 
 RUN = 4742
 LFN = "MICE/Step1/04700/04742.tar"
+
+_seconds = itertools.count(1)
 
 
 def make_safe(box: Box, *runs: int, part_bytes: int = 300_000) -> None:
@@ -37,8 +42,20 @@ def found(done: subprocess.CompletedProcess[str]) -> dict[str, tuple[str, str]]:
 
 
 def change(path: Path, edit: Callable[[bytes], bytes]) -> None:
-    """Change a file in the server's own directory."""
+    """Change a file in the server's own directory, at another second: XRootD keeps a checksum for an mtime's."""
+    other = int(path.stat().st_mtime) - next(_seconds)
     path.write_bytes(edit(path.read_bytes()))
+    os.utime(path, (other, other))
+
+
+@contextmanager
+def broken(tape: TapeServer) -> Iterator[None]:
+    """Nothing is written to tape meanwhile."""
+    tape.set_drive(Drive.BROKEN)
+    try:
+        yield
+    finally:
+        tape.set_drive(Drive.READY)
 
 
 def flip_a_byte(data: bytes) -> bytes:
@@ -73,22 +90,26 @@ def test_all_is_well_then_everything_that_can_go_wrong_is_found(box: Box, tmp_pa
     assert "All is well" in (tmp_path / "audit-1.html").read_text(encoding="utf-8")
     assert json.loads((tmp_path / "audit-1.json").read_text(encoding="utf-8"))["well"] is True
 
-    for edit, text in (
-        (flip_a_byte, "04742.000: sha256 is"),
-        (change_a_header, "the tar header of 04742.000 differs"),
-        (swap_members, "the tar header of 04742.000 differs"),
-        (lambda data: data + b"\0", "has bytes after its end"),
-        (lambda data: data[:-1], "ends after"),
-    ):
-        for path, endpoint in ((disk, "brunel-disk"), (tape, "ral-tape")):
-            change(path, edit)
-            done = box.mover("audit", str(RUN), "--deep", "--json")
-            assert done.returncode == 7, done.stderr + done.stdout
-            said = found(done)
-            assert said.pop(endpoint)[0] == "wrong"
-            assert f"as read back: {text}" in found(done)[endpoint][1]
-            assert [outcome for outcome, _ in said.values()] == ["good", "good"]
-            path.write_bytes(good)
+    # So that what is changed on disk is not written to tape over what was there.
+    with broken(box.site.tape_ral):
+        for edit, text in (
+            (flip_a_byte, "04742.000: sha256 is"),
+            (change_a_header, "the tar header of 04742.000 differs"),
+            (swap_members, "the tar header of 04742.000 differs"),
+            (lambda data: data + b"\0", "has bytes after its end"),
+            (lambda data: data[:-1], "ends after"),
+        ):
+            for path, endpoint in ((disk, "brunel-disk"), (tape, "ral-tape")):
+                before = path.stat()
+                change(path, edit)
+                done = box.mover("audit", str(RUN), "--deep", "--json")
+                assert done.returncode == 7, done.stderr + done.stdout
+                said = found(done)
+                assert said.pop(endpoint)[0] == "wrong"
+                assert f"as read back: {text}" in found(done)[endpoint][1]
+                assert [outcome for outcome, _ in said.values()] == ["good", "good"], (endpoint, text, said)
+                path.write_bytes(good)
+                os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert box.mover("audit", "--show", "1").returncode == 0
 
 
@@ -107,12 +128,9 @@ def test_a_missing_replica_and_one_that_left_tape_are_found_and_an_evicted_one_i
 
     box.stored()["brunel-disk"][LFN].unlink()
     # A drive that is broken keeps the site from writing it to tape again.
-    site.tape_ral.set_drive(Drive.BROKEN)
-    try:
+    with broken(site.tape_ral):
         (site.tape_ral.tape_directory / path).unlink()
         done = box.mover("audit", str(RUN), "--json")
-    finally:
-        site.tape_ral.set_drive(Drive.READY)
     assert done.returncode == 7
     assert "is not there any more" in found(done)["brunel-disk"][1]
     assert found(done)["ral-tape"][0] == "wrong"
