@@ -39,7 +39,7 @@ from mover.errors import (
     UnexpectedError,
     VerificationError,
 )
-from mover.model import EndpointKind
+from mover.model import BundleKind, EndpointKind
 from mover.pace import Pace
 from mover.ports import SLOWEST_CHECKSUM_BYTES_PER_SECOND, Clock, StorageEndpoint
 from mover.states import ReplicaEvent, ReplicaState
@@ -73,7 +73,7 @@ class Surroundings:
     """What all lanes of an engine share.
 
     `open_endpoints` makes adapters, for one thread, of all configured endpoints: a replica may be made from another.
-    `wake` tells the engine that something was proven or failed.
+    `wake` tells the engine that something was proven or failed. Bundles of other `kinds` are left alone.
     """
 
     config: Config
@@ -82,6 +82,7 @@ class Surroundings:
     stop: threading.Event
     wake: threading.Event
     observe: Callable[[Progress], None]
+    kinds: frozenset[BundleKind] = frozenset(BundleKind)
 
 
 class Gate:
@@ -167,6 +168,7 @@ class Lane:
             now=self._around.clock.now(),
             farthest=timedelta(seconds=2 * max(engine.longest_retry_seconds, self._place.archive_poll_seconds)),
             order=order,
+            kinds=self._around.kinds,
         )
 
     def _try_step(self, database: Database, claim: Claim, endpoints: Endpoints, admitted: Admission) -> bool:

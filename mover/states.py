@@ -1,4 +1,4 @@
-"""The states of a run and of a replica, as tables: state, event, next state, effect.
+"""The states of a run, of a replica and of a job, as tables: state, event, next state, effect.
 
 Rows without a next state are forbidden and say why. docs/architecture.md shows these tables and the diagrams made from
 them. In-flight work is a claim (catalogue.claims), never a state.
@@ -56,6 +56,29 @@ class ReplicaEvent(StrEnum):
     ON_TAPE = "on tape"
     GAVE_UP = "needs a person"
     RETRIED = "retried by a person"
+
+
+class JobState(StrEnum):
+    """What has been proven of a job, in this order. That it ended well says nothing: its output counts."""
+
+    WANTED = "wanted"
+    SUBMITTED = "submitted"
+    COLLECTED = "collected"
+    PROVEN = "proven"
+    QUARANTINED = "quarantined"
+    CANCELLED = "cancelled"
+
+
+class JobEvent(StrEnum):
+    """What can happen to a job."""
+
+    SUBMITTED = "job submitted"
+    FAILED = "job failed for now"
+    OUTPUT_TAKEN = "job output taken"
+    OUTPUT_PROVEN = "job output proven"
+    GAVE_UP = "job needs a person"
+    RETRIED = "job retried by a person"
+    CANCELLED = "job cancelled by a person"
 
 
 S = TypeVar("S", bound=StrEnum)
@@ -116,6 +139,24 @@ REPLICA_TABLE: tuple[Row[ReplicaState, ReplicaEvent], ...] = (
     Row(ReplicaState.ARCHIVED, ReplicaEvent.REJECTED, None, "a file on tape is never removed by the mover"),
 )
 
+JOB_TABLE: tuple[Row[JobState, JobEvent], ...] = (
+    Row(JobState.WANTED, JobEvent.SUBMITTED, JobState.SUBMITTED, "the attempt's name is recorded before it is sent"),
+    Row(JobState.WANTED, JobEvent.GAVE_UP, JobState.QUARANTINED, "the reason is recorded"),
+    Row(JobState.WANTED, JobEvent.CANCELLED, JobState.CANCELLED, "nothing runs"),
+    Row(JobState.SUBMITTED, JobEvent.OUTPUT_TAKEN, JobState.COLLECTED, "its digests are recorded before any upload"),
+    Row(JobState.SUBMITTED, JobEvent.FAILED, JobState.WANTED, "transient, vanished or timed out: again later"),
+    Row(JobState.SUBMITTED, JobEvent.GAVE_UP, JobState.QUARANTINED, "the reason is recorded, the logs are kept"),
+    Row(JobState.SUBMITTED, JobEvent.CANCELLED, JobState.CANCELLED, "it is ended in the batch system too"),
+    Row(JobState.COLLECTED, JobEvent.OUTPUT_PROVEN, JobState.PROVEN, "the contract holds on the output as stored"),
+    Row(JobState.COLLECTED, JobEvent.GAVE_UP, JobState.QUARANTINED, "what is stored is not what was asked for"),
+    Row(JobState.QUARANTINED, JobEvent.RETRIED, JobState.WANTED, "while it has no output"),
+    Row(JobState.CANCELLED, JobEvent.RETRIED, JobState.WANTED, "while it has no output"),
+    Row(JobState.QUARANTINED, JobEvent.CANCELLED, JobState.CANCELLED, "a person looked at it"),
+    Row(JobState.SUBMITTED, JobEvent.OUTPUT_PROVEN, None, "a job's word is no proof of its output"),
+    Row(JobState.COLLECTED, JobEvent.CANCELLED, None, "its output is on its way to the storage"),
+    Row(JobState.PROVEN, JobEvent.RETRIED, None, "done again, it is another iteration"),
+)
+
 
 def _next(table: Iterable[Row[S, E]], state: S, event: E, subject: str) -> S:
     row = next((one for one in table if one.before is state and one.event is event), None)
@@ -144,3 +185,12 @@ def next_replica_state(state: ReplicaState, event: ReplicaEvent, *, subject: str
         StateError: the table forbids it or does not have it.
     """
     return _next(REPLICA_TABLE, state, event, subject)
+
+
+def next_job_state(state: JobState, event: JobEvent, *, subject: str) -> JobState:
+    """The state after `event`.
+
+    Raises:
+        StateError: the table forbids it or does not have it.
+    """
+    return _next(JOB_TABLE, state, event, subject)

@@ -11,6 +11,7 @@ from mover.catalogue import custody
 from mover.catalogue.database import Database
 from mover.catalogue.owner import is_dead
 from mover.errors import LeaseLostError, MoverError
+from mover.model import BundleKind
 from mover.states import ReplicaEvent, ReplicaState, next_replica_state
 
 
@@ -66,6 +67,7 @@ _CLAIM = (
     "SELECT replica.id, bundle.run, coalesce(claim.fence, 0) AS fence FROM replica "
     "JOIN bundle ON bundle.id = replica.bundle_id LEFT JOIN claim ON claim.replica_id = replica.id "
     "WHERE replica.endpoint = ? AND replica.state IN (SELECT value FROM json_each(?)) "
+    "AND bundle.kind IN (SELECT value FROM json_each(?)) "
     "AND (replica.next_attempt_at <= ? OR replica.next_attempt_at > ?) "
     "AND (claim.owner IS NULL OR claim.lease_until < ?) ORDER BY "
 )
@@ -112,6 +114,7 @@ def claim_next(
     now: datetime,
     farthest: timedelta = timedelta(days=3650),
     order: ClaimOrder = ClaimOrder.OLDEST_RUN,
+    kinds: Iterable[BundleKind] = tuple(BundleKind),
 ) -> Claim | None:
     """Claim a replica at `endpoint` that is due; None if none is.
 
@@ -119,12 +122,13 @@ def claim_next(
         farthest: nothing is put off for longer than this, so that what is due later still was put off by a clock that
             was wrong, and is due too.
         order: which one, of several.
+        kinds: of bundles; each is moved under the credential that is meant for it.
     """
-    wanted = json.dumps([state.value for state in states])
+    wanted, of_kinds = json.dumps([state.value for state in states]), json.dumps([kind.value for kind in kinds])
     with database.transaction() as connection:
         row = connection.execute(
             _CLAIMS[order],
-            (endpoint, wanted, now.isoformat(), (now + farthest).isoformat(), now.isoformat()),
+            (endpoint, wanted, of_kinds, now.isoformat(), (now + farthest).isoformat(), now.isoformat()),
         ).fetchone()
         if row is None:
             return None

@@ -5,6 +5,7 @@ import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from mover.bundle.plan import BundlePlan
 from mover.catalogue import custody
@@ -29,7 +30,10 @@ class RunRecord:
 
 @dataclass(frozen=True, slots=True)
 class BundleRecord:
-    """A bundle. `digest` is None until it has been read once; `plan` is None if it is not made from a run's parts."""
+    """A bundle. `digest` is None until it has been read once; `plan` is None if it is not made from a run's parts.
+
+    `ready_made` is then the file that it is, if it is kept here.
+    """
 
     id: int
     run: int
@@ -38,6 +42,7 @@ class BundleRecord:
     size_bytes: int
     plan: BundlePlan | None
     digest: BundleDigest | None
+    ready_made: Path | None = None
 
 
 def find_run(database: Database, number: int) -> RunRecord | None:
@@ -211,9 +216,10 @@ def list_lfns(database: Database) -> list[str]:
     return [row["lfn"] for row in database.query("SELECT lfn FROM bundle ORDER BY lfn")]
 
 
-def list_bundles(database: Database) -> list[BundleRecord]:
-    """All bundles, oldest run first."""
-    return [_bundle(database, row) for row in database.query("SELECT * FROM bundle ORDER BY run, id")]
+def list_bundles(database: Database, *, ready_made_only: bool = False) -> list[BundleRecord]:
+    """All bundles, or those whose ready-made file is kept here; oldest run first."""
+    statement = "SELECT * FROM bundle WHERE ready_made NOTNULL OR NOT ? ORDER BY run, id"
+    return [_bundle(database, row) for row in database.query(statement, ready_made_only)]
 
 
 def record_digest(database: Database, bundle: BundleRecord, digest: BundleDigest, *, now: datetime) -> BundleDigest:
@@ -292,6 +298,7 @@ def _bundle(database: Database, row: sqlite3.Row) -> BundleRecord:
         size_bytes=row["size_bytes"],
         plan=None if row["plan"] is None else BundlePlan.from_json(row["plan"]),
         digest=_digest(database, row["id"], row["size_bytes"]),
+        ready_made=Path(row["ready_made"]) if row["ready_made"] else None,
     )
 
 

@@ -18,7 +18,7 @@ _COMING = {ReplicaState.WANTED, ReplicaState.COPIED}
 
 @dataclass(frozen=True, slots=True)
 class Local:
-    """The bundle is made from the run's files and streamed."""
+    """The bundle is made from the run's files, or is a file that is kept here, and is streamed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +80,14 @@ def choose_route(work: Work) -> Route:
 
 
 def files_are_here(work: Work) -> bool:
-    """Whether the bundle is to be made from the run's files: they are not released, and none is missing.
+    """Whether the bundle is to be made from local files: they are not released, and none is missing.
 
     A release that is under way, or was cut short, and a person's `rm` take files away too. Before anything is stored
     that counts for nothing here: to read them says what is missing.
     """
     plan = work.bundle.plan
+    if work.bundle.ready_made is not None:
+        return work.bundle.ready_made.exists()
     if plan is None or get_run(work.database, work.bundle.run).state is RunState.RELEASED:
         return False
     if not any(one.state in _PROVEN for one in _by_preference(work)):

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import timedelta
 
+from mover.bundle.readymade import FileReader
 from mover.bundle.stream import BundleReader, read_through
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import Claim, ReplicaRecord, renew_claim
@@ -121,12 +122,14 @@ class Work:
 
         check_stored(self.endpoint, stored, self.digest(), read)
 
-    def reader(self) -> BundleReader:
+    def reader(self) -> BundleReader | FileReader:
         """A reading of the local files, held against an earlier one if there was any.
 
         Raises:
             RunChangedError: the bundle is not made from local files.
         """
+        if self.bundle.ready_made is not None and self.bundle.digest is not None:
+            return FileReader(self.bundle.ready_made, expected=self.bundle.digest)
         if self.bundle.plan is None:
             raise RunChangedError(
                 f"{self.lfn} was adopted, it cannot be made again from local files",

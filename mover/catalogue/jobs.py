@@ -1,0 +1,391 @@
+"""Jobs in the catalogue: what is wanted, what was submitted, and what has been proven of its output.
+
+As with replicas, work in flight is a claim, never a state.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from mover.catalogue import custody
+from mover.catalogue.database import Database
+from mover.catalogue.owner import is_dead
+from mover.errors import LeaseLostError, MoverError
+from mover.model import BundleKind
+from mover.states import JobEvent, JobState, next_job_state
+
+
+@dataclass(frozen=True, slots=True)
+class JobKey:
+    """Which job it is: there is one for each of these, ever."""
+
+    run: int
+    kind: BundleKind
+    release: str
+    iteration: int = 1
+
+    def __str__(self) -> str:
+        """For people: 'reco of run 4742 with 0.4.1'."""
+        again = f", iteration {self.iteration}" if self.iteration > 1 else ""
+        return f"{self.kind} of run {self.run} with {self.release}{again}"
+
+
+@dataclass(frozen=True, slots=True)
+class JobRecord:
+    """What the catalogue knows of a job; the latest attempt is in `name`, `batch_id`, `phase` and so on."""
+
+    id: int
+    key: JobKey
+    campaign_id: int | None
+    state: JobState
+    since: datetime
+    attempts: int
+    failures: int
+    next_attempt_at: datetime
+    batch: str | None
+    name: str | None
+    batch_id: str | None
+    status: str | None
+    ended: bool
+    phase: str | None
+    exit_code: int | None
+    revision: str | None
+    heartbeat: str | None
+    heartbeat_at: datetime | None
+    missing_since: datetime | None
+    bundle_id: int | None
+    report: str | None
+    proof: str | None
+    problem: str | None
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class JobClaim:
+    """The right to work on a job until `lease` runs out or somebody else takes it."""
+
+    job_id: int
+    key: JobKey
+    owner: str
+    fence: int
+    lease: timedelta
+
+
+#: What is claimed first: what frees the batch system, what waits for its proof, new work; live before campaigns.
+_CLAIMS = (
+    (
+        "SELECT * FROM job WHERE state = 'submitted' AND ended = 1 AND next_attempt_at <= :now "
+        "AND (owner IS NULL OR lease_until < :now) ORDER BY since LIMIT 1"
+    ),
+    (
+        "SELECT * FROM job WHERE state = 'collected' AND next_attempt_at <= :now "
+        "AND (owner IS NULL OR lease_until < :now) AND EXISTS (SELECT 1 FROM replica "
+        "WHERE replica.bundle_id = job.bundle_id AND replica.state IN ('verified', 'archived')) ORDER BY since LIMIT 1"
+    ),
+    (
+        "SELECT job.* FROM job LEFT JOIN campaign ON campaign.id = job.campaign_id WHERE job.state = 'wanted' "
+        "AND job.next_attempt_at <= :now AND (job.owner IS NULL OR job.lease_until < :now) "
+        "AND (SELECT count(*) FROM job_under_way) < :most AND (job.campaign_id IS NULL OR (campaign.state = 'running' "
+        "AND (SELECT count(*) FROM job_under_way WHERE campaign_id = campaign.id) < campaign.most_jobs)) "
+        "ORDER BY job.campaign_id NOTNULL, job.campaign_id, job.failures, job.run, job.kind DESC LIMIT 1"
+    ),
+)
+
+
+def want_jobs(
+    database: Database, keys: Iterable[JobKey], *, now: datetime, campaign_id: int | None = None
+) -> list[JobKey]:
+    """Want jobs, and return those that were not known before: no job is ever wanted twice."""
+    with database.transaction() as connection:
+        return want_jobs_within(connection, keys, now=now, campaign_id=campaign_id)
+
+
+def want_jobs_within(
+    connection: sqlite3.Connection, keys: Iterable[JobKey], *, now: datetime, campaign_id: int | None = None
+) -> list[JobKey]:
+    """As `want_jobs`, as a part of a transaction."""
+    added = []
+    for key in keys:
+        new = connection.execute(
+            "INSERT INTO job (run, kind, release, iteration, campaign_id, state, since, next_attempt_at) "
+            "VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (run, kind, release, iteration) DO NOTHING",
+            (
+                key.run,
+                key.kind,
+                key.release,
+                key.iteration,
+                campaign_id,
+                JobState.WANTED,
+                now.isoformat(),
+                now.isoformat(),
+            ),
+        ).rowcount
+        if new:
+            custody.append(connection, now, key.run, "job wanted", job=str(key))
+            added.append(key)
+    return added
+
+
+def get_job(database: Database, job_id: int) -> JobRecord:
+    """One job."""
+    (row,) = database.query("SELECT * FROM job WHERE id = ?", job_id)
+    return _job(row)
+
+
+def jobs_of(database: Database, run: int) -> list[JobRecord]:
+    """The run's jobs, in the order in which they were wanted."""
+    return [_job(row) for row in database.query("SELECT * FROM job WHERE run = ? ORDER BY id", run)]
+
+
+def jobs_in(database: Database, state: JobState, *, campaign_id: int | None = None) -> list[JobRecord]:
+    """The jobs in that state, of one campaign or of all and none."""
+    statement = "SELECT * FROM job WHERE state = ? AND (? IS NULL OR campaign_id = ?) ORDER BY id"
+    return [_job(row) for row in database.query(statement, state, campaign_id, campaign_id)]
+
+
+def count_jobs(database: Database, *, campaign_id: int | None = None) -> dict[JobState, int]:
+    """How many jobs there are in each state, of one campaign or of all and none."""
+    rows = database.query(
+        "SELECT state, count(*) AS number FROM job WHERE ? IS NULL OR campaign_id = ? GROUP BY state",
+        campaign_id,
+        campaign_id,
+    )
+    return {JobState(row["state"]): row["number"] for row in rows}
+
+
+def claim_job(database: Database, *, owner: str, lease: timedelta, now: datetime, most: int) -> JobClaim | None:
+    """Claim a job for which there is something to do; None if there is none.
+
+    Args:
+        most: how many may be submitted at a time; a campaign has a limit of its own too.
+    """
+    with database.transaction() as connection:
+        for statement in _CLAIMS:
+            row = connection.execute(statement, {"now": now.isoformat(), "most": most}).fetchone()
+            if row is not None:
+                break
+        else:
+            return None
+        claim = JobClaim(row["id"], _key(row), owner, row["fence"] + 1, lease)
+        connection.execute(
+            "UPDATE job SET owner = ?, fence = ?, lease_until = ? WHERE id = ?",
+            (owner, claim.fence, (now + lease).isoformat(), claim.job_id),
+        )
+        return claim
+
+
+def renew_job_claim(database: Database, claim: JobClaim, *, now: datetime) -> None:
+    """Extend the lease of work that goes on.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        _guard(connection, claim)
+        until = (now + claim.lease).isoformat()
+        connection.execute("UPDATE job SET lease_until = ? WHERE id = ?", (until, claim.job_id))
+
+
+def release_job_claim(database: Database, claim: JobClaim) -> None:
+    """Let go of a claim; one that was lost already is left alone."""
+    _free(database, claim.job_id, claim.owner, claim.fence)
+
+
+def free_dead_job_claims(database: Database) -> None:
+    """Free the claims of agents of this machine that no longer run."""
+    for row in database.query("SELECT id, owner, fence FROM job WHERE owner IS NOT NULL"):
+        if is_dead(row["owner"]):
+            _free(database, row["id"], row["owner"], row["fence"])
+
+
+def record_attempt(
+    database: Database, claim: JobClaim, *, batch: str, name: str, revision: str | None, now: datetime
+) -> None:
+    """Commit the name of the attempt that is about to be submitted, so that it is found whatever happens then.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+        StateError: a person cancelled it meanwhile.
+    """
+    facts = {"batch": batch, "name": name, "revision": revision}
+    with database.transaction() as connection:
+        _move(connection, claim, JobEvent.SUBMITTED, now, **facts)
+        connection.execute(
+            "UPDATE job SET attempts = attempts + 1, batch = ?, name = ?, revision = ?, batch_id = NULL, "
+            "status = NULL, ended = 0, phase = NULL, exit_code = NULL, heartbeat = NULL, heartbeat_at = NULL, "
+            "missing_since = NULL, report = NULL, problem = NULL, hint = NULL WHERE id = ?",
+            (batch, name, revision, claim.job_id),
+        )
+
+
+def record_batch_id(database: Database, name: str, batch_id: str) -> None:
+    """Note the batch system's answer to the submission of that name."""
+    with database.transaction() as connection:
+        connection.execute("UPDATE job SET batch_id = ? WHERE name = ?", (batch_id, name))
+
+
+def record_look(database: Database, name: str, *, phase: str, status: str, exit_code: int | None, ended: bool) -> None:
+    """Note what the batch system says of the attempt of that name."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE job SET phase = ?, status = ?, exit_code = ?, ended = ?, missing_since = NULL WHERE name = ?",
+            (phase, status, exit_code, ended, name),
+        )
+
+
+def record_missing(database: Database, name: str, *, now: datetime) -> None:
+    """Note since when the batch system does not know the attempt."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE job SET missing_since = coalesce(missing_since, ?) WHERE name = ?", (now.isoformat(), name)
+        )
+
+
+def record_heartbeat(database: Database, name: str, heartbeat: str, *, now: datetime) -> None:
+    """Note the attempt's sign of life; its time is when it was first seen so, by our clock."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE job SET heartbeat = ?, heartbeat_at = ? WHERE name = ? AND heartbeat IS NOT ?",
+            (heartbeat, now.isoformat(), name, heartbeat),
+        )
+
+
+def record_job_event(
+    database: Database,
+    claim: JobClaim,
+    event: JobEvent,
+    *,
+    now: datetime,
+    problem: MoverError | None = None,
+    report: str | None = None,
+    proof: str | None = None,
+    **facts: object,
+) -> None:
+    """Move a job to its next state and clear its failures. `problem` is what needs a person.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+        StateError: the state table forbids it.
+    """
+    if problem:
+        facts["problem"] = problem.message
+    with database.transaction() as connection:
+        _move(connection, claim, event, now, **facts)
+        connection.execute(
+            "UPDATE job SET failures = 0, next_attempt_at = ?, problem = ?, hint = ?, "
+            "report = coalesce(?, report), proof = coalesce(?, proof) WHERE id = ?",
+            (
+                now.isoformat(),
+                problem.message if problem else None,
+                problem.hint if problem else None,
+                report,
+                proof,
+                claim.job_id,
+            ),
+        )
+
+
+def record_job_failure(
+    database: Database,
+    claim: JobClaim,
+    error: MoverError,
+    *,
+    now: datetime,
+    next_attempt_at: datetime,
+    again: bool,
+    report: str | None = None,
+) -> None:
+    """Note why an attempt failed and when to try again.
+
+    Args:
+        again: the job has to be submitted anew; else what failed is our own work on it, which is tried again.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+        StateError: the state table forbids it.
+    """
+    with database.transaction() as connection:
+        if again:
+            _move(connection, claim, JobEvent.FAILED, now, problem=error.message)
+        else:
+            _guard(connection, claim)
+        connection.execute(
+            "UPDATE job SET failures = failures + 1, problem = ?, hint = ?, next_attempt_at = ?, "
+            "report = coalesce(?, report) WHERE id = ?",
+            (error.message, error.hint, next_attempt_at.isoformat(), report, claim.job_id),
+        )
+
+
+def postpone_job(database: Database, claim: JobClaim, *, until: datetime, why: str) -> None:
+    """Look at the job again later; nothing is wrong.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        _guard(connection, claim)
+        connection.execute(
+            "UPDATE job SET next_attempt_at = ?, status = ?, problem = NULL, hint = NULL WHERE id = ?",
+            (until.isoformat(), why, claim.job_id),
+        )
+
+
+def move_job(connection: sqlite3.Connection, job: JobRecord, event: JobEvent, *, now: datetime) -> None:
+    """Move a job by a person's will, whoever has claimed it: the claim does not hold any longer.
+
+    Raises:
+        StateError: the state table forbids it.
+    """
+    state = next_job_state(job.state, event, subject=str(job.key))
+    connection.execute(
+        "UPDATE job SET state = ?, since = ?, next_attempt_at = ?, failures = 0, problem = NULL, hint = NULL, "
+        "owner = NULL, fence = fence + 1 WHERE id = ?",
+        (state, now.isoformat(), now.isoformat(), job.id),
+    )
+    custody.append(connection, now, job.key.run, event, job=str(job.key))
+
+
+def guard_job(connection: sqlite3.Connection, claim: JobClaim) -> None:
+    """See that the claim holds, as a part of a transaction.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    _guard(connection, claim)
+
+
+def _move(connection: sqlite3.Connection, claim: JobClaim, event: JobEvent, now: datetime, **facts: object) -> None:
+    row = _guard(connection, claim)
+    state = next_job_state(JobState(row["state"]), event, subject=str(claim.key))
+    connection.execute("UPDATE job SET state = ?, since = ? WHERE id = ?", (state, now.isoformat(), claim.job_id))
+    custody.append(connection, now, claim.key.run, event, job=str(claim.key), **facts)
+
+
+def _free(database: Database, job_id: int, owner: str, fence: int) -> None:
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE job SET owner = NULL WHERE id = ? AND owner = ? AND fence = ?", (job_id, owner, fence)
+        )
+
+
+def _guard(connection: sqlite3.Connection, claim: JobClaim) -> sqlite3.Row:
+    row: sqlite3.Row | None = connection.execute(
+        "SELECT * FROM job WHERE id = ? AND owner = ? AND fence = ?", (claim.job_id, claim.owner, claim.fence)
+    ).fetchone()
+    if row is None:
+        raise LeaseLostError(
+            f"the claim on the {claim.key} was taken over", hint="another agent works on it now; nothing to do"
+        )
+    return row
+
+
+def _key(row: sqlite3.Row) -> JobKey:
+    return JobKey(row["run"], BundleKind(row["kind"]), row["release"], row["iteration"])
+
+
+def _job(row: sqlite3.Row) -> JobRecord:
+    values = {name: row[name] for name in JobRecord.__dataclass_fields__ if name != "key"}
+    for name in ("since", "next_attempt_at", "heartbeat_at", "missing_since"):
+        values[name] = None if values[name] is None else datetime.fromisoformat(values[name])
+    return JobRecord(**{**values, "key": _key(row), "state": JobState(row["state"]), "ended": bool(row["ended"])})
