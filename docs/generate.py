@@ -37,7 +37,7 @@ def exit_codes() -> str:
     lines += [
         "`proxyagent status` ends with 16 if a person is needed soon, with 17 if proxies are not issued, or not all.",
         "`proxyagent exec` ends with the exit code of the command that it runs; 127 if there is no such command.",
-        "Ctrl-C ends with 130 (proxyagent) or 1 (mover).",
+        "Ctrl-C ends with 130.",
         "",
     ]
     return "\n".join(lines)

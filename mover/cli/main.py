@@ -1,10 +1,10 @@
 """The command `mover`: options common to all commands, and the one place where errors become words and exit codes."""
 
 import errno
-import os
 import sys
 import traceback
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,7 +24,12 @@ from mover.cli.policy import policy
 from mover.cli.release import release
 from mover.cli.run import run
 from mover.cli.status import status
-from mover.errors import MoverError, OutputError, UnexpectedError
+from mover.cli.streams import forget_output, open_standard_streams, output_error
+from mover.cli.tables import printable
+from mover.errors import MoverError, UnexpectedError
+
+#: How Ctrl-C ends it, as shells report SIGINT.
+_INTERRUPTED = 130
 
 
 class Failure(click.ClickException):
@@ -38,46 +43,53 @@ class Failure(click.ClickException):
 
     def show(self, file: IO[Any] | None = None) -> None:
         """Print it to `file`, or to standard error."""
-        if self._verbose:
-            click.echo("".join(traceback.format_exception(self._error)), file=file, err=True, nl=False)
-        click.echo(f"error: {self._error.message}", file=file, err=True)
-        click.echo(f"hint: {self._error.hint}", file=file, err=True)
+        trace = "".join(traceback.format_exception(self._error)) if self._verbose else ""
+        text = f"{trace}error: {self._error.message}\nhint: {self._error.hint}"
+        try:
+            click.echo(printable(text), file=file, err=True)
+        except OSError:
+            # Nobody can be told; there is still the exit code.
+            forget_output(sys.stderr)
 
 
 class Commands(click.Group):
     """A group whose commands' errors end in one place."""
 
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """Read the command line, which may already print: help, or the version."""
+        with _in_words(verbose="--verbose" in args):
+            return super().make_context(info_name, args, *rest, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command; every error but click's own becomes a Failure."""
-        try:
+        with _in_words(verbose=ctx.params["verbose"]):
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+
+
+@contextmanager
+def _in_words(*, verbose: bool) -> Iterator[None]:
+    """The one place where errors become words."""
+    try:
+        yield
+    except (click.ClickException, click.exceptions.Exit):
+        raise
+    except (click.Abort, KeyboardInterrupt):
+        raise click.exceptions.Exit(_INTERRUPTED) from None
+    except MoverError as error:
+        raise Failure(error, verbose=verbose) from error
+    except OSError as error:
+        if error.errno == errno.EPIPE:
+            # Nobody reads on, as with `| head`: click ends quietly.
             raise
-        except MoverError as error:
-            raise Failure(error, verbose=ctx.params["verbose"]) from error
-        except OSError as error:
-            if error.errno == errno.EPIPE:
-                # Nobody reads on, as with `| head`: click ends quietly.
-                raise
-            if error.errno != errno.ENOSPC:
-                raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
-            _forget_output()
-            unwritten = OutputError(
-                "cannot write the output: no space left on device", hint="make space, or write it elsewhere"
-            )
-            raise Failure(unwritten, verbose=ctx.params["verbose"]) from error
-        except Exception as error:
-            if _is_ctrl_c(error):
-                raise click.Abort from error
-            raise Failure(UnexpectedError(error), verbose=ctx.params["verbose"]) from error
-
-
-def _forget_output() -> None:
-    """Let what is still held for standard output go to nobody: at its end, Python would fail over it once more."""
-    with suppress(OSError, ValueError):  # it is no file
-        nowhere = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nowhere, sys.stdout.fileno())
-        os.close(nowhere)
+        unwritten = output_error(error)
+        if unwritten is None:
+            raise Failure(UnexpectedError(error), verbose=verbose) from error
+        forget_output(sys.stdout)
+        raise Failure(unwritten, verbose=verbose) from error
+    except Exception as error:
+        if _is_ctrl_c(error):
+            raise click.exceptions.Exit(_INTERRUPTED) from None
+        raise Failure(UnexpectedError(error), verbose=verbose) from error
 
 
 def _is_ctrl_c(error: BaseException) -> bool:
@@ -114,5 +126,6 @@ for command in (adopt, audit, bundle, catalogue, config, custody, demo, engine, 
 
 
 def main() -> None:
-    """The console script."""
+    """What the console script runs, once it is loaded."""
+    open_standard_streams()
     cli()

@@ -31,8 +31,10 @@ def table(headings: Iterable[str], rows: Iterable[Iterable[str]]) -> Table:
 
 
 def printable(text: str) -> str:
-    """The text without control characters that would act on the terminal."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+    """The text with escapes such as ``\\x1b`` for the characters that would act on the terminal, or are none."""
+    return "".join(
+        char if char.isprintable() or char == "\n" else char.encode("unicode_escape").decode("ascii") for char in text
+    )
 
 
 def size(size_bytes: int) -> str:

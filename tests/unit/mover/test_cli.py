@@ -9,6 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from mover.cli.main import Commands, cli
+from mover.errors import StorageError
 from mover.sandbox.daq import DaqWriter, event
 
 RUN = 4742
@@ -250,10 +251,18 @@ def _caused(error: BaseException, cause: BaseException) -> BaseException:
     return error
 
 
-def test_ctrl_c_in_a_call_of_a_c_library_is_no_unexpected_error() -> None:
+def test_ctrl_c_ends_it_quietly_in_a_call_of_a_c_library_too() -> None:
     chain = _caused(SystemError("import"), KeyboardInterrupt())
-    aborted = _invoked(raising=_caused(SystemError("<Boost.Python.function object> returned a result"), chain))
-    assert (aborted.exit_code, aborted.stderr) == (1, "Aborted!\n")
+    odd = _caused(SystemError("<Boost.Python.function object> returned a result"), chain)
+    for error in (KeyboardInterrupt(), odd):
+        ended = _invoked(raising=error)
+        assert (ended.exit_code, ended.output) == (130, "")
+
+
+def test_a_foreign_text_in_an_error_does_not_reach_the_terminal() -> None:
+    refused = _invoked("--verbose", raising=StorageError("it said \x1b[2J", hint="do not \x9b2J"))
+    assert "error: it said \\x1b[2J\nhint: do not \\x9b2J\n" in refused.stderr
+    assert "\x1b" not in refused.stderr
 
 
 def test_an_unexpected_error_shows_where_it_came_from_when_asked() -> None:

@@ -1,4 +1,4 @@
-"""Standard output that is full, or read no further: what the command says, and how it ends."""
+"""Standard output that is full, closed, or read no further: what the command says, and how it ends."""
 
 import subprocess
 import sys
@@ -48,3 +48,30 @@ def test_an_output_that_is_full_is_an_error_that_says_so(shell: Shell, command: 
     assert ended.stderr.startswith("error: cannot write the output: no space left on device\nhint: ")
     assert "Traceback" not in ended.stderr
     assert ended.returncode == 12
+
+
+@pytest.mark.parametrize("command", ["catalogue export", "run show 4742", "status", "--help"])
+def test_an_output_that_is_closed_is_an_error_that_says_so(shell: Shell, command: str) -> None:
+    ended = shell(f"mover {command} >&-")
+    assert ended.stderr.startswith("error: cannot write the output: standard output is closed\nhint: ")
+    assert "Traceback" not in ended.stderr
+    assert ended.returncode == 12
+
+
+@pytest.mark.parametrize("redirection", [">&- 2>&-", ">/dev/full 2>/dev/full", "<&- >&- 2>&-"])
+def test_the_exit_code_says_it_where_nothing_else_can(shell: Shell, redirection: str) -> None:
+    ended = shell(f"mover status {redirection}")
+    assert (ended.returncode, ended.stdout, ended.stderr) == (12, "", "")
+    assert shell(f"mover run show 4743 {redirection}").returncode == 5
+
+
+def test_no_file_gets_the_number_of_a_closed_stream(shell: Shell, tmp_path: Path) -> None:
+    program = "from mover.cli.streams import open_standard_streams as fill; fill(); file = open('n', 'w'); "
+    shell(f'{sys.executable} -c "{program} file.write(str(file.fileno()))" <&- >&- 2>&-')
+    assert (tmp_path / "n").read_text() == "3"
+
+
+def test_what_the_terminal_cannot_show_is_shown_as_escapes(shell: Shell) -> None:
+    made = shell("PYTHONIOENCODING=utf-8 mover catalogue backup $'b\\xff'")
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.startswith("b\\udcff: ")

@@ -25,6 +25,7 @@ def test_control_characters_do_not_reach_the_terminal() -> None:
     shown = _shown("a\x1b[2Jb\x07c\rd\u202ee")
     assert not any(char in shown for char in "\x1b\x07\r\u202e")
     assert printable("line\nline") == "line\nline"
+    assert printable("a\x1b[2J\x9b\r\udcff\u202e") == "a\\x1b[2J\\x9b\\r\\udcff\\u202e"
 
 
 @pytest.mark.parametrize(
