@@ -1,0 +1,1 @@
+"""Adapters of the batch systems that jobs run in."""

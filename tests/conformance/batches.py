@@ -1,0 +1,235 @@
+"""The batch systems that the conformance suite is run against, by name.
+
+Another one is a name in `BATCHES` and a subclass of `BatchSubject` in `make_subject`.
+"""
+
+import contextlib
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from uuid import uuid4
+
+from mover.batch.job import LOG
+from mover.batch.local import LocalBatch
+from mover.batch.memory import RUNNING, MemoryBatch, exited
+from mover.ports import BatchSystem, JobInput, JobOutput, JobPhase, JobSpec, JobStatus
+
+#: All of them; the fixture `batches` takes each in turn.
+BATCHES = ("memory", "local")
+
+#: How many jobs each of them runs at once.
+SLOTS = 2
+
+#: What the jobs run: what it does is its first argument.
+PROGRAM = """#!/bin/sh
+echo ran >> ran.txt
+what=$1
+shift
+case $what in
+descriptors) ls -l /proc/$$/fd ;;
+exit) exit "$1" ;;
+kill) kill -s "$1" $$ ;;
+hold) sleep 600 & setsid sleep 600 & echo held; wait ;;
+show)
+    printf '%s\\0' "$@" > arguments.txt
+    tr '\\0' '\\n' < /proc/self/environ > environment.txt
+    echo said; echo warned >&2 ;;
+esac
+"""
+_FILES = ("ran.txt", "arguments.txt", "environment.txt")
+
+
+class BatchSubject(ABC):
+    """One batch system, what can be done to it behind its back, and a place for the directories of jobs."""
+
+    #: Whether it runs processes, with an environment and descriptors.
+    runs = True
+    #: The wall time that a job is given which exceeds it.
+    short_seconds = 1
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.batch = self.open()
+
+    @abstractmethod
+    def open(self) -> BatchSystem:
+        """Another adapter for the same batch system, as that of a later engine. In memory, there is only the one."""
+
+    @abstractmethod
+    def submit_without_answer(self, job: JobSpec) -> None:
+        """Submit the job from an engine that never learns that it was taken."""
+
+    @abstractmethod
+    def outage(self) -> contextlib.AbstractContextManager[None]:
+        """A time in which the batch system cannot be asked; jobs go on."""
+
+    @abstractmethod
+    def lose_worker(self, job_id: str) -> contextlib.AbstractContextManager[None]:
+        """Break what the job runs on; it is mended at the end."""
+
+    def close(self) -> None:
+        """End what jobs are left, and the adapter."""
+        self.batch.close()
+
+    def job(self, *arguments: str, wall_seconds: int = 600) -> JobSpec:
+        """A job that runs `PROGRAM` with these arguments, in a directory of its own."""
+        name = f"{arguments[0]}-{uuid4().hex}"
+        directory = self.directory / name
+        directory.mkdir()
+        program = directory / "job.sh"
+        program.write_text(PROGRAM)
+        return JobSpec(
+            name=name,
+            directory=directory,
+            arguments=("job.sh", *arguments),
+            inputs=(JobInput("job.sh", program, executable=True),),
+            outputs=tuple(JobOutput(file) for file in _FILES),
+            wall_seconds=wall_seconds,
+            memory_mib=64,
+        )
+
+    def status(self, job_id: str) -> JobStatus | None:
+        """What it says of the job, if it knows it."""
+        return self.batch.look([job_id]).get(job_id)
+
+    def wait(self, job_id: str, wanted: Callable[[JobStatus], bool], *, seconds: float = 240.0) -> JobStatus:
+        """The job's status once it is wanted; the test fails if it never is."""
+        deadline = time.monotonic() + seconds
+        while not ((status := self.status(job_id)) and wanted(status)):
+            assert time.monotonic() < deadline, status
+            time.sleep(0.05)
+        return status
+
+    def run(self, *arguments: str, wall_seconds: int = 600) -> tuple[str, JobStatus]:
+        """Run such a job to its end; its id and how it ended."""
+        job_id = self.batch.submit(self.job(*arguments, wall_seconds=wall_seconds))
+        return job_id, self.wait(job_id, lambda status: status.ended)
+
+    def hold(self) -> str:
+        """A job that runs, and has said so, until somebody ends it."""
+        job_id = self.batch.submit(self.job("hold"))
+
+        def held(status: JobStatus) -> bool:
+            said = self.batch.read(job_id, LOG, limit_bytes=1 << 10)
+            return status.phase is JobPhase.RUNNING and said == b"held\n"
+
+        self.wait(job_id, held)
+        return job_id
+
+    def text(self, job_id: str, name: str) -> str:
+        """A file of the job's."""
+        data = self.batch.read(job_id, name, limit_bytes=1 << 20)
+        assert data is not None, name
+        return data.decode()
+
+
+class MemorySubject(BatchSubject):
+    """The double: what `PROGRAM` does is played to it."""
+
+    runs = False
+
+    def __init__(self, directory: Path) -> None:
+        self._memory = MemoryBatch(script=self._play)
+        self._started: set[str] = set()
+        super().__init__(directory)
+
+    def open(self) -> BatchSystem:
+        return self._memory
+
+    def submit_without_answer(self, job: JobSpec) -> None:
+        self._memory.lose_next_answer()
+        with contextlib.suppress(Exception):
+            self._memory.submit(job)
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        self._memory.available = False
+        yield
+        self._memory.available = True
+
+    @contextmanager
+    def lose_worker(self, job_id: str) -> Iterator[None]:
+        self._memory.tell(job_id, JobStatus(JobPhase.FAILED, "the node is down"))
+        yield
+
+    def _play(self, job: JobSpec) -> JobStatus | None:
+        if job.name not in self._started:
+            if sum(status == RUNNING for status in self._memory.statuses.values()) == SLOTS:
+                return None
+            self._started.add(job.name)
+            (job.directory / "ran.txt").write_text("ran\n")
+            (job.directory / "batch.log").write_text("")
+            return RUNNING
+        _, what, *arguments = job.arguments
+        if what == "hold":
+            (job.directory / "batch.log").write_text("held\n")
+            return JobStatus(JobPhase.TIMED_OUT, "played") if job.wall_seconds == self.short_seconds else None
+        if what == "kill":
+            return JobStatus(JobPhase.CANCELLED, f"killed by SIG{arguments[0]}")
+        if what == "show":
+            (job.directory / "arguments.txt").write_text("".join(f"{each}\0" for each in arguments))
+            (job.directory / "batch.log").write_text("said\nwarned\n")
+        return exited(int(arguments[0]) if what == "exit" else 0)
+
+
+class LocalSubject(BatchSubject):
+    """Processes on this machine."""
+
+    def open(self) -> BatchSystem:
+        return LocalBatch(self._state, slots=SLOTS, grace_seconds=1.0)
+
+    def submit_without_answer(self, job: JobSpec) -> None:
+        code = (
+            "import os, pickle, sys; from pathlib import Path; from mover.batch.local import LocalBatch;"
+            f"batch = LocalBatch(Path(sys.argv[1]), slots={SLOTS}, grace_seconds=1.0);"
+            "batch.submit(pickle.load(sys.stdin.buffer)); os.kill(os.getpid(), 9)"
+        )
+        argv = [sys.executable, "-c", code, str(self._state)]
+        done = subprocess.run(argv, input=pickle.dumps(job), check=False, timeout=120)
+        assert done.returncode == -signal.SIGKILL
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        self._state.rename(self._state.with_name("away"))
+        self._state.touch()
+        yield
+        self._state.unlink()
+        self._state.with_name("away").rename(self._state)
+
+    @contextmanager
+    def lose_worker(self, job_id: str) -> Iterator[None]:
+        os.kill(self.supervisor(job_id), signal.SIGKILL)
+        yield
+
+    def supervisor(self, job_id: str) -> int:
+        """The process that looks after a job that runs."""
+        mark = str(self._state / "jobs" / job_id).encode()
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if mark in path.read_bytes().split(b"\0"):
+                    return int(path.parent.name)
+        raise AssertionError(f"{job_id} has no supervisor")
+
+    def close(self) -> None:
+        jobs = [state.name for state in (self._state / "jobs").iterdir()]
+        for job_id in jobs:
+            self.batch.cancel(job_id)
+        for job_id in jobs:
+            self.wait(job_id, lambda status: status.ended)
+        super().close()
+
+    @property
+    def _state(self) -> Path:
+        return self.directory / "state"
+
+
+def make_subject(kind: str, directory: Path) -> BatchSubject:
+    """The batch system of that name, without jobs."""
+    return {"memory": MemorySubject, "local": LocalSubject}[kind](directory)
