@@ -1,22 +1,25 @@
 """`mover run`: close, show, wait for and retry a run."""
 
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
 import click
 
 from mover.catalogue import custody
-from mover.catalogue.replicas import replicas_of, retry_replicas
-from mover.catalogue.runs import BundleRecord, bundle_of, find_run, get_run
+from mover.catalogue.database import Database
+from mover.catalogue.replicas import ReplicaRecord, replicas_of, retry_replicas
+from mover.catalogue.runs import BundleRecord, bundle_of, find_run, get_bundle, get_run
 from mover.cli.context import Context, pass_context
 from mover.cli.ranges import Number
 from mover.cli.tables import console, moment, printable, size, table
 from mover.cli.waiting import wait_until_safe
-from mover.errors import RunError
+from mover.errors import NoSourceError, RunError
 from mover.naming import LARGEST_RUN
-from mover.states import RunState
+from mover.states import ReplicaState, RunState
 from mover.steps.close import close_run
 from mover.steps.recheck import lost_behind_its_name, want_lost_again
+from mover.steps.route import Wait, Wanted, choose_route
+from mover.wiring import SystemClock
 
 _NUMBER = click.IntRange(min=0, max=LARGEST_RUN)
 _SECONDS = Number(min=0, max=31 * 86400)
@@ -60,6 +63,7 @@ def show(context: Context, number: int) -> None:
         bundle = bundle_of(database, number)
         replicas = replicas_of(database, number)
         story = custody.records(database, number)
+        waiting = _waiting(context, database, replicas)
     out.print(f"run {number}: {record.state} since {moment(record.since)}, closed {moment(record.closed_at)}")
     if record.problem:
         out.print(f"problem: {printable(record.problem)}\nhint: {printable(record.hint or '')}")
@@ -70,7 +74,16 @@ def show(context: Context, number: int) -> None:
         out.print(
             table(
                 ("endpoint", "state", "since", "problem", "hint"),
-                [(one.endpoint, one.state, moment(one.since), one.problem or "", one.hint or "") for one in replicas],
+                [
+                    (
+                        one.endpoint,
+                        one.state + waiting.get(one.endpoint, ""),
+                        moment(one.since),
+                        one.problem or "",
+                        one.hint or "",
+                    )
+                    for one in replicas
+                ],
             )
         )
     for one in story:
@@ -130,6 +143,27 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
                         f"run {number}: {name} has lost the bytes and keeps the name: ask the site to remove the name, "
                         "and look again"
                     )
+
+
+def _waiting(context: Context, database: Database, replicas: list[ReplicaRecord]) -> dict[str, str]:
+    """What the replicas wait for that have nothing to do yet, by endpoint."""
+    wanted = [
+        one
+        for one in replicas
+        if one.state is ReplicaState.WANTED and not one.problem and one.endpoint in context.config.places
+    ]
+    found: dict[str, str] = {}
+    if not wanted:
+        return found
+    with context.endpoints() as endpoints:
+        for one in wanted:
+            bundle = get_bundle(database, one.bundle_id)
+            # That there is nothing to make it from is said by the attempt that finds it out.
+            with suppress(NoSourceError):
+                route = choose_route(Wanted(database, context.config, endpoints, bundle, one, SystemClock()))
+                if isinstance(route, Wait):
+                    found[one.endpoint] = f", waits {route.why}"
+    return found
 
 
 def _facts(facts: dict[str, object]) -> str:

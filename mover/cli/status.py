@@ -1,44 +1,84 @@
 """`mover status`: all runs at a glance."""
 
+from collections.abc import Iterable, Iterator, Mapping
+
 import click
 
-from mover.catalogue.endpoints import sick_endpoints
-from mover.catalogue.replicas import replicas_of
-from mover.catalogue.runs import list_runs
+from mover.catalogue.endpoints import EndpointHealth, sick_endpoints
+from mover.catalogue.replicas import ReplicaRecord, replicas_of
+from mover.catalogue.runs import RunRecord, list_runs
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, table
+from mover.states import ReplicaState
+
+_MOST_RUNS = 10
 
 
 @click.command()
 @pass_context
 def status(context: Context) -> None:
-    """Show every run: its state, its replicas, and what needs a person.
+    """Show every run: its state, its replicas, what needs a person, and what is tried again by itself.
 
     \b
     Example:
       mover status
     """
-    rows = []
-    with context.catalogue_to_read() as database:
-        troubles = [
-            f"{sick.name} does not answer since {moment(sick.since)}, and is tried again at {moment(sick.probe_at)}: "
-            f"{sick.problem} ({sick.hint})"
-            for sick in sick_endpoints(database).values()
-        ]
-        for run in list_runs(database):
-            replicas = replicas_of(database, run.number)
-            problems = [run.problem] if run.problem else []
-            problems += [f"{one.endpoint}: {one.problem}" for one in replicas if one.problem]
-            rows.append(
-                (
-                    str(run.number),
-                    run.state.value,
-                    moment(run.since),
-                    "\n".join(f"{one.endpoint}: {one.state}" for one in replicas),
-                )
-            )
-            troubles += [f"run {run.number}: {problem}" for problem in problems]
+    with context.catalogue_to_read() as database, database.snapshot():
+        sick = sick_endpoints(database)
+        runs = [(run, replicas_of(database, run.number)) for run in list_runs(database)]
     out = console()
-    out.print(table(("run", "state", "since", "replicas"), rows))
-    for trouble in troubles:
-        out.print(printable(trouble), soft_wrap=True)
+    if not runs:
+        out.print("no run was closed yet")
+    else:
+        rows = [
+            (
+                str(run.number),
+                run.state.value,
+                moment(run.since),
+                "\n".join(f"{one.endpoint}: {one.state}" for one in all_),
+            )
+            for run, all_ in runs
+        ]
+        out.print(table(("run", "state", "since", "replicas"), rows))
+    for heading, lines in (("needs a person", _for_people(runs)), ("is tried again", _by_itself(runs, sick))):
+        found = list(lines)
+        if found:
+            out.print(f"{heading}:")
+        for line in found:
+            out.print(printable(f"  {line}"), soft_wrap=True)
+
+
+def _for_people(runs: Iterable[tuple[RunRecord, list[ReplicaRecord]]]) -> Iterator[str]:
+    for run, replicas in runs:
+        if run.problem:
+            # Most begin like that by themselves.
+            yield run.problem if run.problem.startswith(f"run {run.number} ") else f"run {run.number}: {run.problem}"
+        for one in replicas:
+            if one.problem and one.state is ReplicaState.QUARANTINED:
+                yield f"run {run.number} at {one.endpoint}: {one.problem}"
+
+
+def _by_itself(
+    runs: Iterable[tuple[RunRecord, list[ReplicaRecord]]], sick: Mapping[str, EndpointHealth]
+) -> Iterator[str]:
+    """What an endpoint says of many runs is said once."""
+    waiting: dict[tuple[str, str], list[int]] = {}
+    for run, replicas in runs:
+        for one in replicas:
+            if one.problem and one.state is not ReplicaState.QUARANTINED:
+                waiting.setdefault((one.endpoint, one.problem), []).append(run.number)
+    for health in sick.values():
+        numbers = waiting.pop((health.name, health.problem), [])
+        yield (
+            f"{health.name} has not answered since {moment(health.since)}, and is asked again at "
+            f"{moment(health.probe_at)}: {health.problem} ({health.hint})"
+        ) + (f"; {_named(numbers)} wait" + ("s" if len(numbers) == 1 else "") if numbers else "")
+    for (endpoint, problem), numbers in waiting.items():
+        yield f"{_named(numbers)} at {endpoint}: {problem}"
+
+
+def _named(runs: list[int]) -> str:
+    if len(runs) == 1:
+        return f"run {runs[0]}"
+    more = f" and {len(runs) - _MOST_RUNS} more" if len(runs) > _MOST_RUNS else ""
+    return f"runs {', '.join(map(str, runs[:_MOST_RUNS]))}{more}"
