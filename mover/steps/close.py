@@ -16,8 +16,11 @@ from mover.catalogue.runs import (
     record_same_again,
 )
 from mover.config import Config
-from mover.errors import RunChangedError, RunError, UnsafeNameError
+from mover.errors import RunChangedError, RunError, RunIncompleteError, UnsafeNameError
 from mover.states import RunState
+
+#: How many changed files a message names.
+_SHOWN = 3
 
 
 class Closed(StrEnum):
@@ -45,14 +48,16 @@ def close_run(
             closed before, if nothing of it is stored.
 
     Raises:
-        RunError: it is not complete or has an unsafe file (then it is quarantined), or it was closed before with other
-            files (then the first closing stands, and the problem is recorded).
+        RunError: it is not complete or has an unsafe file (then it is quarantined, unless a command names a run that
+            nobody has heard of and that has no file), or it was closed before with other files (then the first
+            closing stands, and the problem is recorded).
         RunDirectoryError: the run directory cannot be read; nothing is recorded.
         CatalogueError: `force` is to plan a closed run anew, but something of it is stored.
     """
     known = find_run(database, run)
     closed = known is not None and known.state is not RunState.QUARANTINED
-    if closed and _is_same(database, config, run):
+    change = _change(database, config, run) if closed else None
+    if closed and change is None:
         record_same_again(database, run, marker_ns=marker_ns, now=now)
         return Closed.ALREADY
     if known is not None and known.state is RunState.RELEASED and _has_no_part(config, run):
@@ -61,7 +66,7 @@ def close_run(
     replan = force and known is not None and known.state is RunState.PLANNED
     if closed and not replan:
         problem = RunChangedError(
-            f"run {run} ended a second time, with other files",
+            f"run {run} ended a second time, with other files: {change}",
             hint="the first bundle stands and nothing of it is changed; give the new files another run number, "
             "or restore the old ones and close it again; --force plans it anew if nothing is stored yet",
         )
@@ -80,7 +85,9 @@ def close_run(
         else:
             record_planned(database, plan, marker_ns=marker_ns, endpoints=config.raw_policy().endpoints, now=now)
     except RunError as error:
-        if not closed:
+        # A number that a person mistyped is no run, and nothing would ever come of it.
+        mistyped = known is None and marker_ns is None and isinstance(error, RunIncompleteError)
+        if not closed and not (mistyped and _has_no_part(config, run)):
             record_incomplete(database, run, error, marker_ns=marker_ns, now=now)
         raise
     return Closed.PLANNED
@@ -97,12 +104,19 @@ def _has_no_part(config: Config, run: int) -> bool:
     return not parts and not others
 
 
-def _is_same(database: Database, config: Config, run: int) -> bool:
-    """Whether the files in the run directory are those of the plan; nothing is read of them."""
-    bundle = bundle_of(database, run)
+def _change(database: Database, config: Config, run: int) -> str | None:
+    """How the files in the run directory differ from those of the plan, if they do; nothing is read of them."""
     try:
         with open_directory(config.runs.directory) as directory:
             parts, _ = list_run(directory, config.runs.naming(), run)
-    except UnsafeNameError:
-        return False
-    return bundle is not None and bundle.plan is not None and tuple(parts) == bundle.plan.parts
+    except UnsafeNameError as error:
+        return error.message
+    bundle = bundle_of(database, run)
+    if bundle is None or bundle.plan is None:
+        return "its bundle was not made here"
+    planned, found = ({part.name: part for part in these} for these in (bundle.plan.parts, parts))
+    changes = [f"{name} is gone" for name in planned if name not in found]
+    changes += [f"{name} is new" for name in found if name not in planned]
+    changes += [f"{name} has another size or time" for name in found if planned.get(name, found[name]) != found[name]]
+    more = len(changes) - _SHOWN
+    return ", ".join(changes[:_SHOWN]) + (f", and {more} more" if more > 0 else "") or None

@@ -23,6 +23,7 @@ from mover.steps.release import release_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from tests.unit.mover.bench import NOW, RUN, Bench
+from tests.unit.mover.running import events, known
 
 
 def test_an_incomplete_run_is_quarantined_mended_and_closed(bench: Bench) -> None:
@@ -63,6 +64,46 @@ def test_a_second_end_of_run_with_the_same_files_changes_nothing_and_with_others
     assert run is not None
     assert run.state is RunState.PLANNED
     assert run.problem
+
+
+def test_what_is_different_the_second_time_is_said(bench: Bench) -> None:
+    bench.close_run()
+    os.utime(bench.files[0], ns=(0, 0))
+    bench.files[1].unlink()
+    (bench.config.runs.directory / "04742.007").touch()
+    with pytest.raises(RunChangedError, match=r": 04742\.001 is gone, 04742\.007 is new, 04742\.000 has another size"):
+        bench.close_run()
+    bench.files[1].symlink_to("/etc/passwd")
+    with pytest.raises(RunChangedError, match=r"with other files: 04742\.001 is a symlink, not a plain file"):
+        bench.close_run()
+
+
+def test_of_many_files_that_are_different_a_few_are_named(bench: Bench) -> None:
+    bench.close_run()
+    for part in range(10, 19):
+        (bench.config.runs.directory / f"04742.{part:03d}").touch()
+    with pytest.raises(RunChangedError, match=r": 04742.010 is new, 04742.011 is new, 04742.012 is new, and 6 more$"):
+        bench.close_run()
+
+
+def test_a_number_that_a_person_mistyped_is_not_kept(bench: Bench) -> None:
+    with pytest.raises(RunIncompleteError, match="run 77 has no part in "):
+        close_run(bench.catalogue, bench.config, 77, now=NOW)
+    assert find_run(bench.catalogue, 77) is None
+
+
+@pytest.mark.parametrize("by", ["marker", "stray file", "earlier quarantine"])
+def test_a_run_that_anybody_but_a_mistyped_command_knows_of_is_quarantined_without_parts(bench: Bench, by: str) -> None:
+    stray = bench.config.runs.directory / "00077.tmp"
+    if by != "marker":
+        stray.touch()
+    for _ in range(2):
+        with pytest.raises(RunIncompleteError, match="run 77 has no part in "):
+            close_run(bench.catalogue, bench.config, 77, now=NOW, marker_ns=1 if by == "marker" else None)
+        if by == "earlier quarantine":
+            stray.unlink(missing_ok=True)
+    assert known(bench.catalogue, 77).state is RunState.QUARANTINED
+    assert events(bench, 77) == ["found incomplete", "found incomplete"]
 
 
 def test_closing_again_with_the_same_files_clears_what_was_wrong(bench: Bench) -> None:
