@@ -2,7 +2,7 @@
 
 import itertools
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -12,8 +12,18 @@ from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.dongle import MODULE
 from mover.sandbox.site import Site
 from tests.integration.mover.box import Box
+from tests.serverstate import servers_below
 
 _rooms = itertools.count(1)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Say what the servers do, where a test has failed."""
+    report = yield
+    if report.failed and (base := getattr(item.config, "_tmp_path_factory", None)):
+        report.sections.append(("servers", servers_below(base.getbasetemp())))
+    return report
 
 
 @pytest.fixture(scope="session")

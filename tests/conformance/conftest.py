@@ -1,5 +1,6 @@
 """The storage elements under test, and one adapter for each."""
 
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -24,7 +25,13 @@ def site(grid_ca: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]:
     """Each storage element in turn."""
     kind: str = request.param
-    made = local_subject(kind, tmp_path) if kind in LOCAL else remote_subject(kind, request.getfixturevalue("site"))
+    if kind in LOCAL:
+        made = local_subject(kind, tmp_path)
+    else:
+        servers: Site = request.getfixturevalue("site")
+        if state := servers.revive(kind):
+            warnings.warn(state, stacklevel=1)
+        made = remote_subject(kind, servers)
     with made.closing:
         yield made
 

@@ -9,6 +9,7 @@ library only, so that it starts in milliseconds and as any user.
 import contextlib
 import ctypes
 import os
+import resource
 import select
 import signal
 import sys
@@ -26,6 +27,8 @@ def main() -> int:
     if os.getppid() != parent:
         return 1
     parent_handle = os.pidfd_open(parent)
+    # A server that crashes holds its ports as long as its memory is written out, and there are keys in that.
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     no_input = [(os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0)]
     # Our parent may have blocked or ignored signals (gfal2 does), and Python ignores some: not so the server.
     defaults = signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}
