@@ -1,0 +1,1 @@
+"""Every run reconstructed by jobs, and their output proven."""
