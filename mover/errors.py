@@ -246,3 +246,10 @@ class OutputContractError(MoverError):
     """A job's output as stored is not what the output contract asks for; it never counts as done."""
 
     exit_code = 16
+
+
+class OutputUncheckedError(MoverError):
+    """Nothing can be said of a job's output now: this machine has no space for it, or no process to look into it."""
+
+    exit_code = 17
+    permanent = False

@@ -74,3 +74,8 @@ class OutputContract(_Table):
     minimum_bytes: int = Field(default=1, ge=1)
     tree: tuple[TreeContract, ...] = ()
     log: tuple[LogContract, ...] = ()
+
+    @property
+    def looked_into(self) -> tuple[str, ...]:
+        """The patterns of the members whose content is looked at."""
+        return (*(one.member for one in self.tree), *(one.member for one in self.log))

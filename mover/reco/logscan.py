@@ -1,12 +1,21 @@
-"""Which expressions a log's lines match, in bounded memory. How long an expression takes is up to it: call it in a
-process that can be ended."""
+"""Which expressions a log's lines match, in bounded memory.
+
+How long an expression takes is up to it, and to the line: this is run as a program, see `look`.
+"""
 
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
+
+from mover.reco.look_process import serve
 
 _MOST_SHOWN = 200
+
+
+def answer(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """What `look` asks for."""
+    return {"lines": scan_log(path, request["expressions"], request["line_bytes"])}
 
 
 def scan_log(path: Path, expressions: Sequence[str], line_bytes: int) -> list[str | None]:
@@ -33,3 +42,7 @@ def _lines(file: BinaryIO, line_bytes: int) -> Iterator[str]:
         if begins:
             yield raw.rstrip(b"\r\n").decode("utf-8", "replace")
         begins = raw.endswith(b"\n")
+
+
+if __name__ == "__main__":
+    serve(answer)

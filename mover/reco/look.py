@@ -11,7 +11,6 @@ from typing import Any
 from mover.errors import OutputUncheckedError
 from mover.reco.limits import Limits
 
-_PROGRAM = "mover.reco.look_process"
 # Libraries that would start a thread a core and reserve memory for each.
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
@@ -27,7 +26,7 @@ def tree_entries(path: Path, tree: str, limits: Limits) -> int:
         LookError: there is no such tree, it cannot all be read, or not within the limits.
         OutputUncheckedError: the machine is in no state to tell.
     """
-    entries = _look({"path": str(path), "tree": tree}, limits).get("entries")
+    entries = _look("mover.reco.rootfile", {"path": str(path), "tree": tree}, limits).get("entries")
     if type(entries) is not int or entries < 0:
         raise LookError(f"says nonsense of its tree {tree!r}")
     return entries
@@ -41,15 +40,15 @@ def log_lines(path: Path, expressions: Sequence[str], limits: Limits) -> list[st
         OutputUncheckedError: the machine is in no state to tell.
     """
     request = {"path": str(path), "expressions": list(expressions), "line_bytes": limits.log_line_bytes}
-    lines: list[str | None] = _look(request, limits)["lines"]
+    lines: list[str | None] = _look("mover.reco.logscan", request, limits)["lines"]
     return lines
 
 
-def _look(request: dict[str, object], limits: Limits) -> dict[str, Any]:
+def _look(program: str, request: dict[str, object], limits: Limits) -> dict[str, Any]:
     request |= {"memory_bytes": limits.memory_bytes, "cpu_seconds": limits.cpu_seconds}
     try:
         done = subprocess.run(
-            [sys.executable, "-P", "-B", "-m", _PROGRAM],
+            [sys.executable, "-P", "-B", "-m", program],
             input=json.dumps(request).encode(),
             capture_output=True,
             env=_ENVIRONMENT,
@@ -67,8 +66,12 @@ def _look(request: dict[str, object], limits: Limits) -> dict[str, Any]:
             f"cannot start a process to look into an output: {error.strerror}",
             hint="see whether the mover has run out of processes, memory or open files; it is tried again",
         ) from error
-    if done.returncode in {-signal.SIGXCPU, -signal.SIGKILL}:
-        raise LookError(f"takes over {limits.cpu_seconds} s of processor time to be read, or more memory than there is")
+    if done.returncode == -signal.SIGXCPU:
+        raise LookError(f"takes over {limits.cpu_seconds} s of processor time to be read")
+    if done.returncode == -signal.SIGKILL:
+        raise OutputUncheckedError(
+            "the process that looks into an output was killed", hint="see whether this machine has run out of memory"
+        )
     if done.returncode < 0:
         raise LookError(f"kills what reads it (signal {-done.returncode})")
     try:

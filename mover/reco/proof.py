@@ -64,7 +64,11 @@ class Proof:
 
 
 def check_output(
-    chunks: Iterable[bytes], contract: OutputContract, expected: Expectation, scratch: Path, limits: Limits | None = None
+    chunks: Iterable[bytes],
+    contract: OutputContract,
+    expected: Expectation,
+    scratch: Path,
+    limits: Limits | None = None,
 ) -> Proof:
     """Read an output from its storage and say all that it lacks.
 
@@ -108,7 +112,7 @@ class _Check:
         return Proof(digest, stored.sha256, tuple(self.trees), self.findings.texts())
 
     def _read(self, stream: ByteStream, directory: Path) -> None:
-        looked_into = [self._pattern(one.member) for one in (*self.contract.tree, *self.contract.log)]
+        looked_into = [self._pattern(one) for one in self.contract.looked_into]
         for header in members(stream):
             if not any(fnmatchcase(header.name, pattern) for pattern in looked_into):
                 self._take(header, stream.pieces(header.size_bytes))
@@ -144,8 +148,8 @@ class _Check:
             self.findings.add(f"has adler32 {stored.adler32} as it is stored, but {self.expected.adler32} was uploaded")
 
     def _check_members(self) -> None:
-        every = (*self.contract.members, *(one.member for one in (*self.contract.tree, *self.contract.log)))
         names = [one.name for one in self.found]
+        every = (*self.contract.members, *self.contract.looked_into)
         for pattern in dict.fromkeys(self._pattern(one) for one in every):
             if not any(fnmatchcase(name, pattern) for name in names):
                 self.findings.add(f"has no {pattern}")

@@ -6,8 +6,6 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from typing import Protocol
 
-from zlib_ng import zlib_ng
-
 from mover.bundle.untar import TarFormatError
 from mover.reco.limits import Limits
 
@@ -30,18 +28,18 @@ class _Gzip:
     """RFC 1952. What is left of the input is kept here, as bz2 and lzma do by themselves."""
 
     def __init__(self) -> None:
-        self._inner = zlib_ng.decompressobj(wbits=_GZIP_WBITS)
+        self._inner = zlib.decompressobj(wbits=_GZIP_WBITS)
 
     @property
     def eof(self) -> bool:
-        return bool(self._inner.eof)
+        return self._inner.eof
 
     @property
     def unused_data(self) -> bytes:
-        return bytes(self._inner.unused_data)
+        return self._inner.unused_data
 
     def more(self, data: bytes) -> bytes:
-        return bytes(self._inner.decompress(self._inner.unconsumed_tail + data, _PIECE_BYTES))
+        return self._inner.decompress(self._inner.unconsumed_tail + data, _PIECE_BYTES)
 
 
 class _Keeping:
@@ -113,7 +111,7 @@ def _decompressed(
     while True:
         try:
             piece = inner.more(data)
-        except (zlib.error, zlib_ng.error, OSError, EOFError, lzma.LZMAError) as error:
+        except (zlib.error, OSError, EOFError, lzma.LZMAError) as error:
             raise TarFormatError(f"is damaged: no more {name} after {packed_bytes} packed bytes ({error})") from error
         except MemoryError as error:
             raise TarFormatError(f"needs too much memory to unpack its {name}") from error

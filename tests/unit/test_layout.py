@@ -50,7 +50,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "mover.batch": PURE | {"mover.ports", "mover.durable", "proxyagent.client"},
     "mover.reco": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue", "mover.steps"},
-    "mover.reco.contract": PURE | {"mover.bundle"},
+    "mover.reco.contract": PURE,
+    "mover.reco.limits": set(),
+    "mover.reco.unpack": PURE | {"mover.bundle", "mover.reco.limits"},
+    "mover.reco.look_process": set(),
+    "mover.reco.logscan": {"mover.reco.look_process"},
+    "mover.reco.rootfile": {"mover.reco.look_process"},
+    "mover.reco.look": PURE | {"mover.reco.limits"},
+    "mover.reco.proof": PURE
+    | {"mover.bundle", "mover.reco.contract", "mover.reco.limits", "mover.reco.look", "mover.reco.unpack"},
     "mover.reco.releases": PURE,
     "mover.wiring": PURE | {"mover.ports", "mover.config", "mover.credential", "mover.storage", "mover.batch"},
     "mover.sandbox": PURE | {"mover.bundle.date"},
@@ -64,6 +72,8 @@ CONFINED = {
     "gfal2": {"mover.storage.gfal", "mover.storage.gfalerrors", "mover.storage.gfalcopy_process"},
     "pkcs11": {"proxyagent"},
     "M2Crypto": {"proxyagent"},
+    # It makes and runs code from what a file says of its classes.
+    "uproot": {"mover.reco.rootfile"},
 }
 
 
