@@ -4,6 +4,7 @@ import re
 import string
 from dataclasses import dataclass
 
+from mover.errors import UnsafeNameError
 from mover.model import check_name, check_path
 
 #: Above this, a number is no run but a slip of the DAQ; commands take no larger one either.
@@ -159,4 +160,7 @@ def temporary_attempt(path: str) -> tuple[str, int] | None:
     if found is None:
         return None
     lfn, attempt = found[1], int(found[2])
-    return (lfn, attempt) if temporary_path(lfn, attempt) == path else None
+    try:
+        return (lfn, attempt) if temporary_path(lfn, attempt) == path else None
+    except UnsafeNameError:
+        return None

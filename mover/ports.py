@@ -64,7 +64,11 @@ class StorageEndpoint(Protocol):
         """What is stored under `path` now, from a fresh query; None if nothing is."""
 
     def list(self, directory: str) -> list[StoredFile]:
-        """The files (not directories) directly in `directory`, by name; empty if it does not exist."""
+        """The files (not directories) directly in `directory`, by name; empty if it does not exist.
+
+        The names are as the storage tells them: any text, even such as `model.check_name` refuses. What is not UTF-8
+        may be left out.
+        """
 
     def directories(self, directory: str) -> tuple[str, ...]:
         """The names of the directories directly in `directory` ("" for the base); empty if it does not exist.

@@ -4,10 +4,12 @@ from datetime import UTC, datetime
 
 import click
 
+from mover.catalogue.database import Database
 from mover.cli.context import Context, pass_context
-from mover.cli.tables import console, moment, size, table
-from mover.errors import EndpointUnavailableError, MoverError
-from mover.steps.orphans import Orphan, find_orphans, remove_orphan
+from mover.cli.tables import console, moment, printable, size, table
+from mover.errors import CredentialError, EndpointUnavailableError, MoverError, StorageError
+from mover.ports import StorageEndpoint
+from mover.steps.orphans import Orphan, Stranger, Unlisted, find_orphans, remove_orphan
 
 
 @click.command()
@@ -21,21 +23,49 @@ def orphans(context: Context, remove: bool) -> None:
       mover orphans
       mover orphans --remove
     """
-    rows, silent = [], []
+    rows: list[tuple[str, ...]] = []
+    silent: list[tuple[str, MoverError]] = []
     with context.catalogue() as database, context.endpoints() as endpoints:
         for endpoint in endpoints.values():
             try:
                 for found in find_orphans(database, endpoint):
-                    what = "ours, left by an earlier attempt" if isinstance(found, Orphan) else f"not ours: {found.why}"
-                    if remove and isinstance(found, Orphan):
-                        removed = remove_orphan(database, endpoint, found, now=datetime.now(UTC))
-                        what = "ours, removed" if removed else "ours, in use again"
-                    file = found.file
-                    rows.append((endpoint.name, file.path, size(file.size_bytes), moment(file.modified), what))
-            except MoverError as error:
-                silent.append(f"{endpoint.name}: {error.message}")
-    console().print(table(("endpoint", "file", "size", "modified", "whose"), rows))
+                    if isinstance(found, Unlisted):
+                        silent.append((f"{endpoint.name}: {found.folder} (but for what may be ours)", found.error))
+                        continue
+                    file, whose = found.file, _deal_with(database, endpoint, found, remove=remove)
+                    rows.append((endpoint.name, file.path, size(file.size_bytes), moment(file.modified), whose))
+            except (StorageError, CredentialError) as error:
+                silent.append((endpoint.name, error))
+    if rows:
+        console().print(table(("endpoint", "file", "size", "modified", "whose"), rows))
+    elif not silent:
+        click.echo("there is nothing but bundles")
     if silent:
-        raise EndpointUnavailableError(
-            "not everything could be looked at: " + "; ".join(silent), hint="mend that, and run it again"
-        )
+        _refuse(silent)
+
+
+def _deal_with(database: Database, endpoint: StorageEndpoint, found: Orphan | Stranger, *, remove: bool) -> str:
+    """Remove what is ours, if that is wanted; whose it is, and what became of it."""
+    if isinstance(found, Stranger):
+        return f"not ours: {found.why}"
+    if not remove:
+        return "ours, left by an earlier attempt"
+    removed = remove_orphan(database, endpoint, found, now=datetime.now(UTC))
+    return "ours, removed" if removed else "ours, in use again"
+
+
+def _refuse(silent: list[tuple[str, MoverError]]) -> None:
+    """Say what could not be looked at, and exit with what is to be mended first.
+
+    Raises:
+        CredentialError: there is no proxy to ask with.
+        EndpointUnavailableError: an endpoint does not answer, or does not list a directory.
+    """
+    for where, error in silent:
+        click.echo(printable(f"not looked at: {where}: {error.message}"), err=True)
+    for _, error in silent:
+        if isinstance(error, CredentialError):
+            raise error
+    raise EndpointUnavailableError(
+        "not everything could be looked at: the lines above say why", hint="mend that, and run it again"
+    )

@@ -7,8 +7,9 @@ from datetime import datetime
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import ReplicaRecord, get_replica, replicas_at
 from mover.catalogue.runs import list_lfns, note
+from mover.errors import ForeignFileError, StorageError
 from mover.model import StoredFile
-from mover.naming import temporary_attempt
+from mover.naming import temporary_attempt, temporary_path
 from mover.ports import StorageEndpoint
 
 
@@ -28,19 +29,53 @@ class Stranger:
     why: str
 
 
-def find_orphans(database: Database, endpoint: StorageEndpoint) -> Iterator[Orphan | Stranger]:
+@dataclass(frozen=True, slots=True)
+class Unlisted:
+    """A directory of ours that the endpoint does not list, so that others' files in it stay unknown."""
+
+    folder: str
+    error: StorageError
+
+
+def find_orphans(database: Database, endpoint: StorageEndpoint) -> Iterator[Orphan | Stranger | Unlisted]:
     """What is in the directories of our bundles at an endpoint and is neither a bundle nor being written.
 
+    Some storage cannot list a directory in which anybody has made a file of an odd name (XrdHttp: control characters;
+    root:// and GridFTP: a newline). There, what may be ours is looked for by name.
+
     Raises:
-        StorageError: the endpoint does not list its directories.
+        StorageError: the endpoint does not answer at all.
     """
     replicas = dict(replicas_at(database, endpoint.name))
-    folders = {lfn.rpartition("/")[0] for lfn in list_lfns(database)}
-    for folder in sorted(folders):
-        for file in endpoint.list(folder):
+    folders = {lfn.rpartition("/")[0]: lfn for lfn in list_lfns(database)}
+    for folder, some_lfn in sorted(folders.items()):
+        try:
+            files = endpoint.list(folder)
+        except StorageError as error:
+            # Whether it answers at all is to be known before the next directory.
+            _stat(endpoint, some_lfn, error)
+            ours = {lfn: one for lfn, one in replicas.items() if lfn.rpartition("/")[0] == folder}
+            files = [file for path in _temporary_paths(ours) if (file := _stat(endpoint, path, error))]
+            yield Unlisted(folder, error)
+        for file in files:
             found = _judge(file, replicas)
             if found is not None:
                 yield found
+
+
+def _temporary_paths(replicas: dict[str, ReplicaRecord]) -> list[str]:
+    """All that attempts for these replicas were given, by LFN."""
+    return [temporary_path(lfn, attempt) for lfn, one in replicas.items() for attempt in range(1, one.uploads + 1)]
+
+
+def _stat(endpoint: StorageEndpoint, path: str, unlisted: StorageError) -> StoredFile | None:
+    """The file of that name, if there is one; if that cannot be told either, why the directory was not listed."""
+    try:
+        return endpoint.stat(path)
+    except ForeignFileError:
+        return None
+    except StorageError:
+        raise unlisted from None
 
 
 def _judge(file: StoredFile, replicas: dict[str, ReplicaRecord]) -> Orphan | Stranger | None:

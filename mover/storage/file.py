@@ -80,10 +80,10 @@ class FileEndpoint:
         return _describe(path, found)
 
     def list(self, directory: str) -> list[StoredFile]:
-        """The regular files with safe names directly in `directory`, by name."""
+        """The regular files directly in `directory`, by name; bytes that are not UTF-8 are surrogates."""
         try:
             with storage_errors(self.url(directory)), self._directory(directory) as opened:
-                return sorted(_safe_files(directory, opened), key=lambda file: file.path)
+                return sorted(_files(directory, opened), key=lambda file: file.path)
         except FileMissingError:
             return []
 
@@ -207,15 +207,12 @@ class FileEndpoint:
             os.fsync(parent)
 
 
-def _safe_files(folder: str, opened: int) -> Iterator[StoredFile]:
+def _files(folder: str, opened: int) -> Iterator[StoredFile]:
     with os.scandir(opened) as entries:
         for entry in entries:
-            try:
-                path = f"{folder}/{check_name(entry.name)}"
+            with suppress(FileNotFoundError):  # gone since
                 if entry.is_file(follow_symlinks=False):
-                    yield _describe(path, entry.stat(follow_symlinks=False))
-            except (UnsafeNameError, FileNotFoundError):
-                continue  # not a name that we would give, or gone since
+                    yield _describe(f"{folder}/{entry.name}", entry.stat(follow_symlinks=False))
 
 
 def _safe_directories(opened: int) -> Iterator[str]:

@@ -115,14 +115,19 @@ class GfalEndpoint(ABC):
         return _describe(path, found)
 
     def list(self, directory: str) -> list[StoredFile]:
-        """The files directly in `directory` that have safe names, by name."""
+        """The files directly in `directory`, by name; without those whose names are not UTF-8."""
         url = self.url(directory)
         try:
             found = self._call(url, lambda context: list(_entries(context.opendir(url), url)))
         except FileMissingError:
             return []
-        files = (_safe_file(directory, name, status) for name, status in found)
-        return sorted((file for file in files if file), key=lambda file: file.path)
+        # By root://, files in listings have no type.
+        files = (
+            _describe(f"{directory}/{name}", status)
+            for name, status in found
+            if stat.S_IFMT(status.st_mode) in {stat.S_IFREG, 0}
+        )
+        return sorted(files, key=lambda file: file.path)
 
     def directories(self, directory: str) -> tuple[str, ...]:
         """The directories directly in `directory` that have safe names, by name."""
@@ -351,7 +356,11 @@ def _entries(directory: Any, url: str) -> Iterator[tuple[str, Any]]:
         entry, status = directory.readpp()
         if entry is None:
             return
-        yield entry.d_name, status
+        try:
+            name = entry.d_name
+        except UnicodeDecodeError:
+            continue  # somebody else's: we never give such a name
+        yield name, status
     raise StorageError(f"{url} has over {_MOST_ENTRIES} entries", hint="ask the site; it should have a few hundred")
 
 
@@ -361,15 +370,6 @@ def _is_safe(name: str) -> bool:
     except UnsafeNameError:
         return False
     return True
-
-
-def _safe_file(directory: str, name: str, status: Any) -> StoredFile | None:
-    try:
-        path = f"{directory}/{check_name(name)}"
-    except UnsafeNameError:
-        return None  # somebody else's: we never give such a name
-    # By root://, files in listings have no type.
-    return _describe(path, status) if stat.S_IFMT(status.st_mode) in {stat.S_IFREG, 0} else None
 
 
 def _describe(path: str, status: Any) -> StoredFile:

@@ -158,6 +158,36 @@ def test_a_retry_of_a_quarantined_run_says_what_to_do_instead(mover: Mover, daq:
     assert "mover run close 4742" in refused.stderr
 
 
+def test_orphans_shows_names_as_escapes_and_goes_on_where_there_is_no_proxy(
+    mover: Mover, daq: DaqWriter, tmp_path: Path
+) -> None:
+    daq.write_run(RUN, parts=1, part_bytes=10_000)
+    assert mover("run", "close", str(RUN)).exit_code == 0
+    assert mover("orphans").stdout == "there is nothing but bundles\n"
+    (tmp_path / "disk" / "MICE").mkdir()
+    (tmp_path / "disk" / "MICE" / "a\x1b[2J\udcff").write_bytes(b"theirs")
+    shown = mover("orphans")
+    assert shown.exit_code == 0
+    assert " disk       MICE/a\\x1b[2J\\udcff   6 B " in shown.stdout
+    with (tmp_path / "mover.toml").open("a") as file:
+        file.write('[[endpoint]]\nname = "a"\nsite = "there"\nkind = "disk"\nurl = "davs://localhost:1/x"\n')
+        file.write(f'[credential]\nagent = "{tmp_path}/none.sock"\n')
+    refused = mover("orphans")
+    _assert_refused(refused, 8, "no Grid proxy")
+    assert refused.stderr.startswith("not looked at: a: no Grid proxy")
+    assert refused.stdout == shown.stdout
+    with (tmp_path / "mover.toml").open("a") as file:
+        file.write(f'[[endpoint]]\nname = "b"\nsite = "b"\nkind = "disk"\nurl = "file://{tmp_path}/unmounted"\n')
+    text = (
+        (tmp_path / "mover.toml").read_text().replace('url = "davs://localhost:1/x"', f'url = "file://{tmp_path}/no"')
+    )
+    (tmp_path / "mover.toml").write_text(text)
+    refused = mover("orphans")
+    _assert_refused(refused, 6, "not everything could be looked at")
+    assert "not looked at: a: there is no " in refused.stderr
+    assert "\nnot looked at: b: there is no " in refused.stderr
+
+
 def _commands(group: click.Group, *path: str) -> Iterator[tuple[str, ...]]:
     for name, command in group.commands.items():
         if isinstance(command, click.Group):

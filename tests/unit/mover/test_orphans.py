@@ -6,9 +6,10 @@ import pytest
 
 from mover.catalogue import custody
 from mover.catalogue.replicas import get_replica, record_intent
+from mover.errors import EndpointUnavailableError, StorageError
 from mover.naming import temporary_attempt, temporary_path
 from mover.states import ReplicaState
-from mover.steps.orphans import Orphan, Stranger, find_orphans, remove_orphan
+from mover.steps.orphans import Orphan, Stranger, Unlisted, find_orphans, remove_orphan
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from tests.unit.mover.bench import LFN, NOW, RUN, Bench
@@ -27,7 +28,8 @@ def bench(bench: Bench) -> Bench:
 
 
 def _found(bench: Bench) -> dict[str, type]:
-    return {one.file.path: type(one) for one in find_orphans(bench.catalogue, bench.endpoints["disk"])}
+    found = find_orphans(bench.catalogue, bench.endpoints["disk"])
+    return {one.folder if isinstance(one, Unlisted) else one.file.path: type(one) for one in found}
 
 
 def test_what_earlier_attempts_left_is_found_and_what_is_being_written_is_not(bench: Bench) -> None:
@@ -79,9 +81,34 @@ def test_what_the_catalogue_means_by_now_is_left_alone(bench: Bench) -> None:
     assert disk.stat(replica.intent_path) is not None
 
 
+def test_where_a_directory_is_not_listed_ours_are_found_by_name(bench: Bench) -> None:
+    disk = bench.endpoints["disk"]
+    disk.upload("MICE/notes.txt", [b"theirs"], 6)
+    for _ in range(2):
+        disk.fail_next(StorageError("XML parse error: invalid Char value 27", hint="ask the site"), "list")
+        assert _found(bench) == {"MICE": Unlisted, temporary_path(LFN, 1): Orphan, temporary_path(LFN, 2): Orphan}
+    with bench.catalogue.transaction() as connection:
+        connection.execute("UPDATE replica SET intent_path = NULL")
+    disk.remove(temporary_path(LFN, 1))
+    disk.upload(f"{temporary_path(LFN, 1)}/theirs", [b"x"], 1)
+    disk.fail_next(StorageError("XML parse error: invalid Char value 27", hint="ask the site"), "list")
+    assert _found(bench) == {"MICE": Unlisted, temporary_path(LFN, 2): Orphan, temporary_path(LFN, 3): Orphan}
+
+
+@pytest.mark.parametrize("endpoint", ["disk", "tape"])
+def test_an_endpoint_that_does_not_answer_is_not_asked_for_every_name(bench: Bench, endpoint: str) -> None:
+    down = EndpointUnavailableError("down", hint="wait")
+    bench.endpoints[endpoint].fail_next(down, "list")
+    bench.endpoints[endpoint].fail_next(EndpointUnavailableError("still down", hint="wait"), "stat")
+    with pytest.raises(EndpointUnavailableError) as caught:
+        list(find_orphans(bench.catalogue, bench.endpoints[endpoint]))
+    assert caught.value is down
+
+
 def test_an_upload_that_went_well_leaves_no_orphan(bench: Bench) -> None:
     disk = bench.endpoints["disk"]
     for found in list(find_orphans(bench.catalogue, disk)):
+        assert isinstance(found, Orphan)
         disk.remove(found.file.path)
     bench.catalogue.query("SELECT 1")
     with bench.catalogue.transaction() as connection:
@@ -101,6 +128,9 @@ def test_an_upload_that_went_well_leaves_no_orphan(bench: Bench) -> None:
         ("a/b.tar", None),
         (".mover-1.part", None),
         ("a/b.tar.mover-٣.part", None),
+        ("a/b c.mover-1.part", None),
+        ("a/\x1b\udcff.mover-1.part", None),
+        ("a/../b.tar.mover-1.part", ("a/../b.tar", 1)),
     ],
 )
 def test_temporary_names_are_recognised_exactly(path: str, parsed: tuple[str, int] | None) -> None:

@@ -44,13 +44,13 @@ def test_symlinks_are_not_followed(endpoint: FileEndpoint, tmp_path: Path) -> No
     assert sorted(path.name for path in outside.iterdir()) == ["a"]
 
 
-def test_odd_entries_are_not_listed(endpoint: FileEndpoint, tmp_path: Path) -> None:
+def test_only_files_are_listed_whatever_their_names(endpoint: FileEndpoint, tmp_path: Path) -> None:
     endpoint.upload("raw/a", [b"run"], 3)
     (tmp_path / "disk/raw/with space").touch()
     (tmp_path / "disk/raw/-rf").touch()
     os.mkfifo(tmp_path / "disk/raw/pipe")
     Path(os.fsdecode(os.fsencode(tmp_path) + b"/disk/raw/\xff\n")).touch()
-    assert [file.path for file in endpoint.list("raw")] == ["raw/a"]
+    assert [file.path for file in endpoint.list("raw")] == ["raw/-rf", "raw/a", "raw/with space", "raw/\udcff\n"]
     with pytest.raises(ForeignFileError):
         endpoint.stat("raw/pipe")
 
