@@ -1,6 +1,6 @@
 """DATE, the raw format of ALICE's and MICE's DAQ: walk a file's event headers and say what is in it.
 
-Only headers are read (80 bytes an event), so that the data itself is read once, when it is streamed.
+Of a file only headers are read (80 bytes an event), so that the data itself is read once, when it is streamed.
 """
 
 import os
@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
+from mover.bundle.bytestream import ByteStream
+
 MAGIC = 0xDA1E5AFE
 MAGIC_SWAPPED = 0xFE5A1EDA
 HEADER_BYTES = 80
 
-START_OF_RUN, END_OF_RUN = 1, 2
+START_OF_RUN, END_OF_RUN, PHYSICS = 1, 2, 7
 EVENT_TYPES = {
     START_OF_RUN: "START_OF_RUN",
     END_OF_RUN: "END_OF_RUN",
@@ -21,7 +23,7 @@ EVENT_TYPES = {
     4: "END_OF_RUN_FILES",
     5: "START_OF_BURST",
     6: "END_OF_BURST",
-    7: "PHYSICS",
+    PHYSICS: "PHYSICS",
     8: "CALIBRATION",
     9: "EVENT_FORMAT_ERROR",
     10: "START_OF_DATA",
@@ -84,17 +86,40 @@ def walk(descriptor: int, size_bytes: int, run: int) -> Iterator[EventHeader]:
     """
     offset = 0
     while offset < size_bytes:
-        raw = os.pread(descriptor, HEADER_BYTES, offset)
-        header = _parse(raw, offset)
-        if header.run != run:
-            raise DateFormatError(f"event at byte {offset} is of run {header.run}, not of run {run}")
-        if offset + header.size_bytes > size_bytes:
-            raise DateFormatError(
-                f"cut short: the event at byte {offset} has {header.size_bytes} bytes, "
-                f"but the file ends after {size_bytes - offset} of them"
-            )
+        header = _checked(os.pread(descriptor, HEADER_BYTES, offset), offset, size_bytes, run)
         yield header
         offset += header.size_bytes
+
+
+def walk_stream(stream: ByteStream, size_bytes: int, run: int) -> Iterator[EventHeader]:
+    """As `walk`, of the next `size_bytes` of a stream; all of them are taken unless it raises.
+
+    Raises:
+        DateFormatError: as `walk`, or the stream ends too early.
+    """
+    offset = 0
+    while offset < size_bytes:
+        raw = stream.take(min(HEADER_BYTES, size_bytes - offset))
+        header = _checked(raw, offset, size_bytes, run)
+        left = header.size_bytes - len(raw)
+        for piece in stream.pieces(left):
+            left -= len(piece)
+        if left:
+            raise DateFormatError(f"cut short: nothing follows in the event at byte {offset}")
+        yield header
+        offset += header.size_bytes
+
+
+def _checked(raw: bytes, offset: int, size_bytes: int, run: int) -> EventHeader:
+    header = _parse(raw, offset)
+    if header.run != run:
+        raise DateFormatError(f"event at byte {offset} is of run {header.run}, not of run {run}")
+    if offset + header.size_bytes > size_bytes:
+        raise DateFormatError(
+            f"cut short: the event at byte {offset} has {header.size_bytes} bytes, "
+            f"but the file ends after {size_bytes - offset} of them"
+        )
+    return header
 
 
 def _parse(raw: bytes, offset: int) -> EventHeader:
