@@ -59,7 +59,10 @@ ALLOWED: dict[str, set[str]] = {
     "mover.reco.look": PURE | {"mover.reco.limits"},
     "mover.reco.proof": PURE
     | {"mover.bundle", "mover.reco.contract", "mover.reco.limits", "mover.reco.look", "mover.reco.unpack"},
-    "mover.reco.releases": PURE,
+    "mover.reco.events": PURE | {"mover.bundle"},
+    "mover.reco.software": PURE,
+    "mover.reco.releases": PURE | {"mover.reco.software"},
+    "mover.reco.releases_process": set(),
     "mover.wiring": PURE | {"mover.ports", "mover.config", "mover.credential", "mover.storage", "mover.batch"},
     "mover.sandbox": PURE | {"mover.bundle.date"},
     "mover.cli": {"mover"},
