@@ -1,10 +1,11 @@
 """The report as one HTML page that needs nothing but itself. All that comes from outside is escaped."""
 
+import re
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from html import escape
 
-from mover.audit.report import Report, outcome_of, replica_outcome
+from mover.audit.report import Report, outcome_of, remedy_of, replica_outcome
 from mover.catalogue.audits import BundleResult, Outcome, ReplicaResult
 
 _STYLE = """
@@ -12,10 +13,14 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --good: #56d364; --wrong: #ff7b72; --unknown: #e3b341; } }
 body { font: 15px/1.45 system-ui, sans-serif; max-width: 75rem; margin: 2rem auto; padding: 0 1rem; }
 h1 { margin-bottom: .2rem; } h2 { margin-top: 2.2rem; }
-table { border-collapse: collapse; width: 100%; }
+.wide { overflow-x: auto; }
+table { border-collapse: collapse; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .7rem .35rem 0; border-bottom: 1px solid var(--line); }
 td.number, th.number { text-align: right; font-variant-numeric: tabular-nums; }
+td.number:not(:first-child), th.number:not(:first-child) { padding-left: 2rem; }
 td.text { overflow-wrap: anywhere; }
+td.bundle { min-width: 11rem; } td.found { min-width: 20rem; }
+td p { margin: 0 0 .3rem; }
 code { font-size: .95em; overflow-wrap: anywhere; }
 ul { margin: 0; padding-left: 1.1rem; }
 .remedy { opacity: .8; }
@@ -24,6 +29,7 @@ ul { margin: 0; padding-left: 1.1rem; }
 summary { cursor: pointer; }
 """.strip()
 
+_COMMAND = re.compile(r"`([^`]+)`")
 _CLASSES = {Outcome.GOOD: "good", Outcome.NOT_KNOWN: "unknown", Outcome.WRONG: "wrong"}
 
 
@@ -41,7 +47,8 @@ def _page(report: Report) -> Iterator[str]:
     yield f"<title>Audit {audit.id}</title>\n<style>\n{_STYLE}\n</style>\n</head>\n<body>"
     yield f"<h1>Audit {audit.id}</h1>"
     yield f'<p class="verdict {_verdict_class(report)}">{escape(_verdict(report))}</p>'
-    yield f"<p>{escape(audit.chosen)}. Begun {_moment(audit.begun_at)}, {_ended(audit.ended_at)}. {_depth(report)}</p>"
+    times = f"Begun {_moment(audit.begun_at)}, {_ended(audit.ended_at)}"
+    yield f"<p>Audited: {escape(audit.chosen)}. {times}. {_depth(report)}</p>"
     if report.bundles:
         yield from _endpoints(report)
     if report.troubled:
@@ -72,7 +79,7 @@ def _verdict_class(report: Report) -> str:
 
 def _depth(report: Report) -> str:
     if report.audit.deep:
-        return f"Every bundle was read back and held against the catalogue byte for byte ({report.read_bytes} bytes)."
+        return f"Read back and held against the catalogue byte for byte: {report.read_bytes:,} bytes."
     return "The sites were asked for size, checksum and tape state; no bundle was read back."
 
 
@@ -93,27 +100,40 @@ def _endpoints(report: Report) -> Iterator[str]:
 
 
 def _bundles(bundles: Iterable[BundleResult]) -> Iterator[str]:
-    yield '<table>\n<thead><tr><th class="number">run</th><th>bundle</th><th>outcome</th><th>found</th></tr></thead>'
+    yield '<div class="wide">\n<table>'
+    yield '<thead><tr><th class="number">run</th><th>bundle</th><th>outcome</th><th>found</th></tr></thead>'
     yield "<tbody>"
     for one in bundles:
         outcome = outcome_of(one)
-        policy = f"<p>{escape(one.policy)}</p>" if one.policy else ""
+        policy = f"<p>{escape(one.policy)}{_remedy(remedy_of(one))}</p>" if one.policy else ""
         found = "".join(_replica(replica) for replica in one.replicas)
         yield (
-            f'<tr><td class="number">{one.run}</td><td class="text"><code>{escape(one.lfn)}</code><br>'
-            f"{escape(one.kind.value)}, {one.size_bytes} bytes</td>"
-            f'<td class="{_CLASSES[outcome]}">{outcome}</td><td class="text">{policy}<ul>{found}</ul></td></tr>'
+            f'<tr><td class="number">{one.run}</td><td class="text bundle"><code>{_breakable(one.lfn)}</code><br>'
+            f"{escape(one.kind.value)}, {one.size_bytes:,} bytes</td>"
+            f'<td class="{_CLASSES[outcome]}">{outcome}</td><td class="text found">{policy}<ul>{found}</ul></td></tr>'
         )
-    yield "</tbody>\n</table>"
+    yield "</tbody>\n</table>\n</div>"
 
 
 def _replica(replica: ReplicaResult) -> str:
     outcome = replica_outcome(replica)
-    texts = "".join(
-        f'<br>{escape(one.text)} <span class="remedy">({escape(one.remedy)})</span>' for one in replica.findings
-    )
+    by_remedy: dict[str, list[str]] = {}
+    for one in replica.findings:
+        by_remedy.setdefault(one.remedy, []).append(escape(one.text))
+    texts = "".join(f"<br>{'<br>'.join(found)}{_remedy(remedy)}" for remedy, found in by_remedy.items())
     when = _moment(replica.at) if replica.at else "not asked yet"
     return f'<li>{escape(replica.endpoint)}: <span class="{_CLASSES[outcome]}">{outcome}</span>, {when}{texts}</li>'
+
+
+def _remedy(text: str) -> str:
+    """What to do, with the commands in it as such."""
+    shown = _COMMAND.sub(r"<code>\1</code>", escape(text))
+    return f' <span class="remedy">({shown})</span>' if text else ""
+
+
+def _breakable(path: str) -> str:
+    """A path that may be broken after its slashes."""
+    return escape(path).replace("/", "/<wbr>")
 
 
 def _moment(at: datetime) -> str:

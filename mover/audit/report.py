@@ -86,6 +86,16 @@ def replica_outcome(replica: ReplicaResult) -> Outcome:
     return replica.outcome if replica.at else Outcome.NOT_KNOWN
 
 
+def remedy_of(bundle: BundleResult) -> str:
+    """What to do about a bundle whose replicas are all good and do not satisfy the policy; else each says it itself."""
+    if outcome_of(bundle) is Outcome.GOOD or any(replica_outcome(one) is not Outcome.GOOD for one in bundle.replicas):
+        return ""
+    return (
+        "`mover policy plan` shows what the policy wants and nobody has asked for yet; "
+        f"`mover run show {bundle.run}` shows what is on its way"
+    )
+
+
 def _bundle(bundle: BundleResult) -> dict[str, Any]:
     return {
         "run": bundle.run,
@@ -95,6 +105,7 @@ def _bundle(bundle: BundleResult) -> dict[str, Any]:
         "at": bundle.at.isoformat() if bundle.at else None,
         "outcome": outcome_of(bundle).value,
         "policy": bundle.policy,
+        "remedy": remedy_of(bundle) or None,
         "replicas": [
             {
                 "endpoint": one.endpoint,

@@ -10,7 +10,7 @@ from rich.console import Console
 from mover.audit.auditor import Auditor
 from mover.audit.choose import Choice, choose
 from mover.audit.replica import Limits
-from mover.audit.report import Report, make_report, outcome_of, replica_outcome
+from mover.audit.report import Report, make_report, outcome_of, remedy_of, replica_outcome
 from mover.catalogue.audits import Audit, Outcome, begin_audit, counts, find_audit, get_audit, unfinished_audit
 from mover.catalogue.database import Database
 from mover.cli.audit_progress import Display
@@ -164,7 +164,7 @@ def _show(found: Report) -> None:
     out = console()
     rows = []
     for bundle in found.troubled:
-        rows.append((str(bundle.run), outcome_of(bundle).value, bundle.policy or bundle.lfn, ""))
+        rows.append((str(bundle.run), outcome_of(bundle).value, bundle.policy or bundle.lfn, remedy_of(bundle)))
         rows += [
             ("", f"  {one.endpoint}: {replica_outcome(one)}", finding.text, finding.remedy)
             for one in bundle.replicas
