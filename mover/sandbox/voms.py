@@ -10,12 +10,12 @@ from cryptography import x509
 
 from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.database import ENVIRONMENT, database_process
 from mover.sandbox.plugin import compile_plugin
 from mover.sandbox.ports import PortLease
 from mover.sandbox.process import ServerProcess, give_to, server_user, write_config
 
 _SCHEMA = Path("/usr/share/voms/voms-mysql.data")
-_ENVIRONMENT = {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LANG": "C.UTF-8"}
 
 
 class VomsServer:
@@ -58,7 +58,7 @@ class VomsServer:
         password = self.directory / "etc/password"
         password.write_text("not-asked-for\n")
         password.chmod(0o640)  # the server insists on it
-        self._mariadb = self._database_process()
+        self._mariadb = database_process(self.directory / "db", user=self._user, init_file="load.sql")
         self._voms = self._voms_process()
 
     @property
@@ -120,22 +120,6 @@ class VomsServer:
         self.stop()
         self._port.close()
 
-    def _database_process(self) -> ServerProcess:
-        # MariaDB enters its data directory. Starting there, it never looks a path up from the root, which it may not
-        # be allowed to do, nor needs a short path for its socket. Without grants it needs no tables of its own.
-        argv = ["mariadbd", "--no-defaults", "--datadir=/proc/self/cwd", "--tmpdir=/proc/self/cwd/tmp"]
-        argv += ["--socket=/proc/self/cwd/s.sock", "--pid-file=mariadb.pid", "--init-file=/proc/self/cwd/load.sql"]
-        argv += ["--skip-networking", "--skip-grant-tables", "--innodb-log-file-size=4M", "--innodb-use-native-aio=0"]
-        argv += ["--innodb-buffer-pool-size=8M", "--innodb-flush-log-at-trx-commit=0", "--performance-schema=0"]
-        return ServerProcess(
-            "mariadb",
-            argv,
-            directory=self.directory / "db",
-            package="mariadb-server-core",
-            environment=_ENVIRONMENT,
-            user=self._user,
-        )
-
     def _voms_process(self) -> ServerProcess:
         preload = {"LD_PRELOAD": "/proc/self/cwd/bin/libvomsrest.so"} if self._rest else {}
         return ServerProcess(
@@ -143,7 +127,7 @@ class VomsServer:
             ["voms", "--conf", "/proc/self/cwd/etc/voms.conf"],
             directory=self.directory,
             package="voms-server",
-            environment={**_ENVIRONMENT, **preload},
+            environment={**ENVIRONMENT, **preload},
             user=self._user,
             grace_seconds=0.5,
         )
