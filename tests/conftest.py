@@ -1,6 +1,7 @@
 """What all tests of one process share: a CA; one real site, and control rooms at it, each below a path of its own."""
 
 import itertools
+import os
 import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.dongle import MODULE
 from mover.sandbox.site import Site
+from mover.sandbox.slurm import SlurmCluster
 from tests.integration.mover.box import Box
 from tests.serverstate import servers_below
 
@@ -36,7 +38,8 @@ def grid_ca(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CertificateAut
 
 
 def _need(program: str, package: str) -> None:
-    if shutil.which(program) is None:
+    # Where an ordinary user may not look.
+    if shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is None:
         pytest.skip(f"{program} is not installed: apt install {package}")
 
 
@@ -55,6 +58,25 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         yield site
     # Gigabytes, and of no use without the servers.
     shutil.rmtree(base)
+
+
+def need_slurm(*others: tuple[str, str]) -> None:
+    """Skip where there is no Slurm, or one of the other programs; each with its package."""
+    needed = (("munged", "munge"), ("sbatch", "slurm-client"), ("slurmctld", "slurmctld"), ("slurmd", "slurmd"))
+    for program, package in (*needed, *others):
+        _need(program, package)
+
+
+@pytest.fixture(scope="session")
+def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
+    """A cluster without accounting. Nobody may stop its servers but in a test that starts them again."""
+    need_slurm()
+    cluster = SlurmCluster(tmp_path_factory.mktemp("slurm") / "cluster")
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.close()
 
 
 @pytest.fixture

@@ -14,15 +14,22 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
+
+import pytest
 
 from mover.batch.job import LOG
 from mover.batch.local import LocalBatch
 from mover.batch.memory import RUNNING, MemoryBatch, exited
+from mover.batch.slurm import SlurmBatch
+from mover.errors import BatchUnavailableError
 from mover.ports import BatchSystem, JobInput, JobOutput, JobPhase, JobSpec, JobStatus
+from mover.sandbox.slurm import PARTITION, SlurmCluster
+from tests.conformance.subjects import eventually
 
 #: All of them; the fixture `batches` takes each in turn.
-BATCHES = ("memory", "local")
+BATCHES = ("memory", "local", "slurm")
 
 #: How many jobs each of them runs at once.
 SLOTS = 2
@@ -53,6 +60,8 @@ class BatchSubject(ABC):
     runs = True
     #: The wall time that a job is given which exceeds it.
     short_seconds = 1
+    #: How many jobs are many.
+    many = 50
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -73,6 +82,10 @@ class BatchSubject(ABC):
     @abstractmethod
     def lose_worker(self, job_id: str) -> contextlib.AbstractContextManager[None]:
         """Break what the job runs on; it is mended at the end."""
+
+    def hurry(self, job_id: str) -> None:
+        """Have the job's time end soon, where the batch system counts in minutes."""
+        assert job_id
 
     def close(self) -> None:
         """End what jobs are left, and the adapter."""
@@ -230,6 +243,53 @@ class LocalSubject(BatchSubject):
         return self.directory / "state"
 
 
-def make_subject(kind: str, directory: Path) -> BatchSubject:
-    """The batch system of that name, without jobs."""
+class SlurmSubject(BatchSubject):
+    """The cluster of the test process. Nobody else has jobs in it."""
+
+    # Half a second each.
+    many = 16
+
+    def __init__(self, directory: Path, cluster: SlurmCluster) -> None:
+        self._cluster = cluster
+        super().__init__(directory)
+
+    def open(self, programs: Path | None = None) -> BatchSystem:
+        return SlurmBatch(PARTITION, config=self._cluster.config, programs=programs)
+
+    def submit_without_answer(self, job: JobSpec) -> None:
+        programs = self.directory / "programs"
+        programs.mkdir()
+        (programs / "sbatch").write_text('#!/bin/sh\n/usr/bin/sbatch "$@" > /dev/null\nexit 1\n')
+        (programs / "sbatch").chmod(0o755)
+        with pytest.raises(BatchUnavailableError):
+            self.open(programs).submit(job)
+
+    def hurry(self, job_id: str) -> None:
+        self.wait(job_id, lambda status: status.phase is JobPhase.RUNNING)
+        self._cluster.command("scontrol", "update", f"jobid={job_id.partition(':')[0]}", "EndTime=now")
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        self._cluster.controller.stop()
+        yield
+        self._cluster.start_controller()
+
+    @contextmanager
+    def lose_worker(self, job_id: str) -> Iterator[None]:
+        assert self.status(job_id)
+        self._cluster.lose_node()
+        yield
+        self._cluster.start_node()
+
+    def close(self) -> None:
+        self._cluster.command("scancel", "--me")
+        left = ("squeue", "--noheader", "--me")
+        assert eventually(lambda: not self._cluster.command(*left), seconds=120)
+        super().close()
+
+
+def make_subject(kind: str, directory: Path, fixture: Callable[[str], Any]) -> BatchSubject:
+    """The batch system of that name, without jobs; `fixture` gives the servers of the test process, by name."""
+    if kind == "slurm":
+        return SlurmSubject(directory, fixture("slurm"))
     return {"memory": MemorySubject, "local": LocalSubject}[kind](directory)

@@ -19,7 +19,7 @@ from tests.conformance.subjects import eventually
 @pytest.fixture(params=BATCHES)
 def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[BatchSubject]:
     """Each batch system in turn, without jobs of the test's."""
-    made = make_subject(request.param, tmp_path)
+    made = make_subject(request.param, tmp_path, request.getfixturevalue)
     yield made
     made.close()
 
@@ -92,7 +92,9 @@ def test_no_descriptor_of_ours_is_inherited(subject: BatchSubject) -> None:
 
 
 def test_a_job_that_exceeds_its_time_is_ended(subject: BatchSubject) -> None:
-    _, status = subject.run("hold", wall_seconds=subject.short_seconds)
+    job_id = subject.batch.submit(subject.job("hold", wall_seconds=subject.short_seconds))
+    subject.hurry(job_id)
+    status = subject.wait(job_id, lambda status: status.ended)
     assert (status.phase, status.exit_code) == (JobPhase.TIMED_OUT, None)
 
 
@@ -188,8 +190,8 @@ def test_a_job_whose_worker_is_lost_has_failed_or_is_gone(subject: BatchSubject)
     assert subject.text(job_id, "ran.txt") == "ran\n"
 
 
-def test_fifty_jobs_run_once_each(subject: BatchSubject) -> None:
-    ids = [subject.batch.submit(subject.job("exit", str(number % 3))) for number in range(50)]
+def test_many_jobs_run_once_each(subject: BatchSubject) -> None:
+    ids = [subject.batch.submit(subject.job("exit", str(number % 3))) for number in range(subject.many)]
     deadline = time.monotonic() + 240
     most = 0
     found: dict[str, JobStatus] = {}
@@ -199,7 +201,7 @@ def test_fifty_jobs_run_once_each(subject: BatchSubject) -> None:
         most = max(most, sum(status.phase is JobPhase.RUNNING for status in found.values()))
         time.sleep(0.02)
     assert most <= SLOTS
-    assert [found[job_id].exit_code for job_id in ids] == [number % 3 for number in range(50)]
+    assert [found[job_id].exit_code for job_id in ids] == [number % 3 for number in range(subject.many)]
     assert {subject.text(job_id, "ran.txt") for job_id in ids} == {"ran\n"}
 
 
