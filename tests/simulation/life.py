@@ -6,7 +6,7 @@ from collections.abc import Callable
 from mover.catalogue.endpoints import record_well
 from mover.catalogue.replicas import retry_replicas
 from mover.steps.close import close_run
-from mover.steps.recheck import want_lost_again
+from mover.steps.look import look_again
 from mover.steps.release import release_run
 from mover.steps.wants import apply_policy, plan_policy
 from tests.simulation.faults import Kind, Script, random_script
@@ -116,7 +116,7 @@ class Life:
         self._person(
             "release",
             script,
-            lambda person: release_run(person.database, person.config, run, person.endpoints, now=self.world.now()),
+            lambda person: release_run(person.database, person.config, run, person.endpoints, clock=self.world),
         )
 
     def retry(self, run: int, script: Script, *, look: bool) -> None:
@@ -125,7 +125,7 @@ class Life:
         def action(person: Process) -> None:
             retry_replicas(person.database, run, now=self.world.now())
             if look:
-                want_lost_again(person.database, person.config, run, person.endpoints, now=self.world.now())
+                look_again(person.database, person.config, run, person.endpoints, clock=self.world)
 
         self._person("retry", script, action)
 
