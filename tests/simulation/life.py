@@ -180,9 +180,9 @@ class Life:
         self._natural(str(kind))
 
     def flip(self, run: int, place: str) -> None:
-        """A bit changes at rest."""
+        """A bit changes at rest; an empty file, which an upload that was cut short may have left, has none."""
         storage = self.world.storages[place]
-        if lfn_of(run) in storage.files:
+        if lfn_of(run) in storage.files and storage.content(lfn_of(run)):
             storage.corrupt(lfn_of(run))
             self.world.destroy(run, place)
         self._natural("bit flipped")
