@@ -4,43 +4,23 @@ import tomllib
 from collections.abc import Iterator
 from os.path import normpath
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
 from mover.errors import ConfigError, UnsafeNameError
 from mover.location import Location
-from mover.model import BundleKind, EndpointKind, check_name
+from mover.model import BundleKind, EndpointKind
 from mover.naming import LfnNaming, RunNaming, Step, Template, TemplateError
 from mover.policy import Policy
+from mover.recoconfig import JobsConfig, RecoConfig
+from mover.tables import AbsolutePath, CredentialConfig, Name, Seconds, Table, plain_name
 
 SCHEMES = ("root", "roots", "davs", "gsiftp", "file")
 
 
-def _absolute(path: Path) -> Path:
-    if not path.is_absolute():
-        raise ValueError("must be an absolute path")
-    return path
-
-
-def _plain_name(name: str) -> str:
-    try:
-        return check_name(name)
-    except UnsafeNameError as error:
-        raise ValueError(f"{name!r} may have letters, digits and . _ + = @ , - only, and not begin with -") from error
-
-
-AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
-Name = Annotated[str, AfterValidator(_plain_name)]
-Seconds = Annotated[float, Field(ge=0.05, le=7 * 86400)]
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class RunsConfig(_Table):
+class RunsConfig(Table):
     """`[runs]`: where the DAQ writes, how its files are named, and when a run has ended."""
 
     directory: AbsolutePath
@@ -64,20 +44,20 @@ class RunsConfig(_Table):
         if "{run" not in prefix or prefix.endswith("}"):
             raise TemplateError(f"{self.part!r}: {{run}} must come first, and a separator between it and {{part}}")
         for name in (naming.part_name(1, 0), naming.marker_name(1)):
-            _plain_name(name)
+            plain_name(name)
         if naming.part_number(1, naming.marker_name(1)) is not None:
             raise TemplateError(f"the marker {self.marker!r} looks like a part {self.part!r}")
         return naming
 
 
-class StepConfig(_Table):
+class StepConfig(Table):
     """`[[bundle.step]]`: a period of the experiment, for the LFN."""
 
     name: Name
     first_run: int = Field(ge=0)
 
 
-class BundleConfig(_Table):
+class BundleConfig(Table):
     """`[bundle]`: what a run is packaged into and under which LFN."""
 
     lfn: str
@@ -109,16 +89,7 @@ class BundleConfig(_Table):
         return LfnNaming(template, tuple(Step(one.name, one.first_run) for one in self.step))
 
 
-class CredentialConfig(_Table):
-    """`[credential]`: the agent that hands out Grid proxies, and the CAs that we trust."""
-
-    agent: AbsolutePath = Path("/run/proxyagent/agent.sock")
-    profile: Name = "mover"
-    ca_directory: AbsolutePath = Path("/etc/grid-security/certificates")
-    lifetime_seconds: int = Field(default=7200, ge=600, le=86400)
-
-
-class EndpointConfig(_Table):
+class EndpointConfig(Table):
     """`[[endpoint]]`: a storage element that bundles go to."""
 
     name: Name
@@ -169,7 +140,7 @@ class EndpointConfig(_Table):
         return urlsplit(self.url).scheme
 
 
-class PolicyConfig(_Table):
+class PolicyConfig(Table):
     """`[policy.raw]`, `[policy.reco]`, `[policy.mc]`: where bundles of that kind go, and what must be proven."""
 
     tapes: int = Field(default=2, ge=0)
@@ -205,7 +176,7 @@ class PolicyConfig(_Table):
                 yield f"wants {wants} {what}, but the endpoints (without optional ones) are only {there}"
 
 
-class PoliciesConfig(_Table):
+class PoliciesConfig(Table):
     """`[policy]`: one table for each kind of bundle that is made here."""
 
     raw: PolicyConfig = PolicyConfig()
@@ -213,7 +184,7 @@ class PoliciesConfig(_Table):
     mc: PolicyConfig | None = None
 
 
-class ReleaseConfig(_Table):
+class ReleaseConfig(Table):
     """`[release]`: when the local files of a safe run go, if it is left to the engine."""
 
     automatic: bool = False
@@ -221,7 +192,7 @@ class ReleaseConfig(_Table):
     hurry_at_percent: float = Field(default=80.0, gt=0, le=100)
 
 
-class EngineConfig(_Table):
+class EngineConfig(Table):
     """`[engine]`: patience and limits of the daemon."""
 
     lease_seconds: Seconds = 3600.0
@@ -234,7 +205,7 @@ class EngineConfig(_Table):
     longest_probe_seconds: Seconds = 600.0
 
 
-class Config(_Table):
+class Config(Table):
     """The whole of mover.toml."""
 
     experiment: Name
@@ -246,6 +217,8 @@ class Config(_Table):
     policy: PoliciesConfig = PoliciesConfig()
     engine: EngineConfig = EngineConfig()
     release: ReleaseConfig = ReleaseConfig()
+    reco: RecoConfig | None = None
+    job: JobsConfig = JobsConfig()
 
     @model_validator(mode="after")
     def _endpoints_can_satisfy_the_policy(self) -> "Config":
@@ -267,6 +240,22 @@ class Config(_Table):
             policy: PolicyConfig | None = getattr(self.policy, kind)
             for fault in policy.faults(self.endpoint) if policy else ():
                 raise ValueError(f"[policy.{kind}] {fault}")
+        return self
+
+    @model_validator(mode="after")
+    def _jobs_can_be_done(self) -> "Config":
+        if self.reco is None:
+            return self
+        for name in (self.reco.endpoint, *self.reco.sources):
+            if name not in self.places:
+                raise ValueError(f"[reco] there is no endpoint {name!r}")
+        for kind in self.reco.kinds:
+            if self.job.of(kind) is None:
+                raise ValueError(f"[reco] kinds has {str(kind)!r}: add the table [job.{kind}]")
+            if self.policy_of(kind) is None:
+                raise ValueError(f"[reco] kinds has {str(kind)!r}: add [policy.{kind}], where its output is to go")
+        if self.reco.scratch.is_relative_to(self.runs.directory):
+            raise ValueError("[reco] scratch: put it elsewhere than into runs.directory, which is the DAQ's")
         return self
 
     def policy_of(self, kind: BundleKind) -> Policy | None:

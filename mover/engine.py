@@ -15,6 +15,7 @@ from mover.config import Config
 from mover.errors import CatalogueError, MoverError, RunError, StateError
 from mover.headlog import HeadLog
 from mover.lane import Gate, Lane, OpenEndpoints, Progress, Surroundings
+from mover.model import BundleKind
 from mover.ports import Clock
 from mover.releaser import Releaser
 from mover.states import RunState
@@ -50,7 +51,9 @@ class Engine:
         self._wake = threading.Event()
         self._trouble = ""
         self._heads = HeadLog(clock)
-        around = Surroundings(config, open_endpoints, clock, self._stop, self._wake, observe)
+        # What jobs make is moved by the reco agent, under its own credential.
+        kinds = frozenset(BundleKind) if config.reco is None else frozenset({BundleKind.RAW})
+        around = Surroundings(config, open_endpoints, clock, self._stop, self._wake, observe, kinds)
         gates = [Gate(config, place) for place in config.endpoint]
         self._lanes = [Lane(gate, around) for gate in gates for _ in range(gate.place.streams)]
 

@@ -235,6 +235,16 @@ class JobRefusedError(BatchError):
     """The batch system will not run such a job: no such partition, limits exceeded, or it may not be ours."""
 
 
+class JobTransientError(BatchError):
+    """A job ended without a result for a reason that may pass: it is submitted again, a limited number of times."""
+
+    permanent = False
+
+
+class JobFailedError(BatchError):
+    """A job failed in a way that an expert must look at; its logs are kept."""
+
+
 class ReleaseNotFoundError(MoverError):
     """A software release is not on CVMFS, is not approved, or cannot be set up; nothing is submitted."""
 

@@ -116,15 +116,17 @@ class LfnNaming:
     template: Template
     steps: tuple[Step, ...]
 
-    def lfn(self, run: int) -> str:
+    def lfn(self, run: int, **more: int | str) -> str:
         """The LFN of the run's bundle; `century` is the run number rounded down to hundreds.
+
+        `more` are the values of what other fields the template has.
 
         Raises:
             UnsafeNameError: the result has a name that must not be used.
         """
         begun = [step for step in self.steps if step.first_run <= run]
         step = max(begun, key=lambda one: one.first_run).name if begun else ""
-        return check_path(self.template.fill(run=run, century=run // 100 * 100, step=step))
+        return check_path(self.template.fill(run=run, century=run // 100 * 100, step=step, **more))
 
     def folder_patterns(self) -> list[list[Template]]:
         """What each folder of an LFN may be called, from the base down."""

@@ -69,6 +69,10 @@ class JobState(StrEnum):
     CANCELLED = "cancelled"
 
 
+#: The custody record with which a job begins.
+JOB_WANTED = "job wanted"
+
+
 class JobEvent(StrEnum):
     """What can happen to a job."""
 
@@ -105,7 +109,7 @@ RUN_TABLE: tuple[Row[RunState, RunEvent], ...] = (
     Row(RunState.PLANNED, RunEvent.POLICY_HOLDS, RunState.SAFE, "enough proven replicas at enough sites"),
     Row(RunState.SAFE, RunEvent.FILES_REMOVED, RunState.RELEASED, "after one more look at the storage itself"),
     Row(RunState.PLANNED, RunEvent.FORCED, RunState.PLANNED, "planned anew, while nothing of it is stored anywhere"),
-    Row(RunState.SAFE, RunEvent.REPLICA_LOST, RunState.PLANNED, "until the policy holds again"),
+    Row(RunState.SAFE, RunEvent.REPLICA_LOST, RunState.PLANNED, "until it is proven again"),
     Row(RunState.SAFE, RunEvent.POLICY_CHANGED, RunState.PLANNED, "until the new policy holds"),
     Row(RunState.UNKNOWN, RunEvent.FOUND_STORED, RunState.RELEASED, "adopted or rebuilt: its files are not here"),
     Row(RunState.UNKNOWN, RunEvent.FOUND_BOTH, RunState.PLANNED, "rebuilt: its files are still here"),
@@ -131,7 +135,6 @@ REPLICA_TABLE: tuple[Row[ReplicaState, ReplicaEvent], ...] = (
         ReplicaState.WANTED,
         "uploaded or copied again",
     ),
-    Row(ReplicaState.ARCHIVED, ReplicaEvent.GAVE_UP, ReplicaState.QUARANTINED, "the reason is recorded"),
     Row(ReplicaState.QUARANTINED, ReplicaEvent.RETRIED, ReplicaState.WANTED, "verify and adopt: what is right stays"),
     Row(ReplicaState.WANTED, ReplicaEvent.CHECKED, None, "nothing was written that could be checked"),
     Row(ReplicaState.WANTED, ReplicaEvent.ON_TAPE, None, "bytes on tape that nobody verified prove nothing"),

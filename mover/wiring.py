@@ -1,17 +1,22 @@
-"""The one place that picks adapters: endpoints, credentials and clock from the configuration."""
+"""The one place that picks adapters: endpoints, batch system, credentials and clock from the configuration."""
 
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from mover.batch.local import LocalBatch
+from mover.batch.slurm import SlurmBatch
 from mover.config import Config, EndpointConfig
 from mover.credential import AgentCredentials, protect_memory
+from mover.errors import ConfigError
 from mover.model import ChecksumKind, EndpointKind
-from mover.ports import CredentialSource, StorageEndpoint
+from mover.ports import BatchSystem, CredentialSource, StorageEndpoint
+from mover.recoconfig import ArcBatchConfig, LocalBatchConfig, SlurmBatchConfig
 from mover.storage.davs import DavsEndpoint
 from mover.storage.file import FileEndpoint
 from mover.storage.gsiftp import GsiFtpEndpoint
 from mover.storage.root import RootEndpoint, RootsEndpoint
+from mover.tables import CredentialConfig
 
 
 class SystemClock:
@@ -31,13 +36,15 @@ def build_endpoints(config: Config) -> dict[str, StorageEndpoint]:
     return endpoint_factory(config)()
 
 
-def endpoint_factory(config: Config) -> Callable[[], dict[str, StorageEndpoint]]:
-    """What makes adapters for one thread after the other. All of them use the same proxy.
+def endpoint_factory(
+    config: Config, credentials: CredentialSource | None = None
+) -> Callable[[], dict[str, StorageEndpoint]]:
+    """What makes adapters for one thread after the other. All of them use the same proxy; by default, the mover's.
 
     Raises:
         CredentialError: the kernel does not let this process keep proxies to itself.
     """
-    credentials = build_credentials(config)
+    credentials = credentials or build_credentials(config)
     # GSI in the XRootD and gfal2 libraries reads its trust anchors from here only.
     os.environ["X509_CERT_DIR"] = str(config.credential.ca_directory)
     return lambda: {place.name: _build(place, config, credentials) for place in config.endpoint}
@@ -49,8 +56,40 @@ def build_credentials(config: Config) -> AgentCredentials:
     Raises:
         CredentialError: the kernel does not let this process keep proxies to itself.
     """
+    return _credentials(config.credential)
+
+
+def reco_credential(config: Config) -> AgentCredentials:
+    """The proxies of the reco agent, which may be another robot's with another dongle. Nothing is asked yet.
+
+    Raises:
+        CredentialError: the kernel does not let this process keep proxies to itself.
+    """
+    own = config.reco.credential if config.reco else None
+    return _credentials(own or config.credential)
+
+
+def build_batch(config: Config, credentials: CredentialSource) -> BatchSystem:  # noqa: ARG001 # ARC's
+    """The configured batch system. Nothing is contacted yet.
+
+    Raises:
+        ConfigError: there is no `[reco]`.
+        BatchUnavailableError: its directory cannot be made.
+    """
+    reco = config.reco
+    if reco is None:
+        raise ConfigError("there is no [reco] in the configuration", hint="docs/reco.md says what goes there")
+    match reco.batch:
+        case LocalBatchConfig(slots=slots):
+            return LocalBatch(reco.scratch / "batch", slots=slots)
+        case SlurmBatchConfig(partition=partition, account=account):
+            return SlurmBatch(partition, account=account, config=reco.batch.config)
+        case ArcBatchConfig():
+            raise ConfigError("[reco.batch] arc is not built in yet", hint='use kind = "local" or "slurm"')
+
+
+def _credentials(credential: CredentialConfig) -> AgentCredentials:
     protect_memory()
-    credential = config.credential
     return AgentCredentials(credential.agent, credential.profile, credential.lifetime_seconds)
 
 

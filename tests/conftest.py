@@ -23,8 +23,9 @@ _rooms = itertools.count(1)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Say what the servers do, where a test has failed."""
     report = yield
-    if report.failed and (base := getattr(item.config, "_tmp_path_factory", None)):
-        report.sections.append(("servers", servers_below(base.getbasetemp())))
+    base = getattr(item.config, "_tmp_path_factory", None)
+    if report.failed and base and (servers := servers_below(base.getbasetemp())):
+        report.sections.append(("servers", servers))
     return report
 
 

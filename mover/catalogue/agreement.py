@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from mover.catalogue import custody
 from mover.catalogue.database import Database
+from mover.catalogue.jobs import jobs_of
 from mover.catalogue.replay import BundleStory, RunStory, replay
 from mover.errors import CatalogueError
 from mover.states import ReplicaState
@@ -34,6 +35,15 @@ def of_run(database: Database, run: int) -> Iterator[str]:
     if story.unproven_release:
         yield f"run {run} was released without a verified replica"
     yield from _bundles(database, story)
+    yield from _jobs(database, story)
+
+
+def _jobs(database: Database, story: RunStory) -> Iterator[str]:
+    found = {str(job.key): job.state for job in jobs_of(database, story.run)}
+    for name in sorted(found.keys() | story.jobs.keys()):
+        state, said = found.get(name, "not there"), story.jobs.get(name, "never wanted")
+        if state != said:
+            yield f"the {name} is {state}, but its custody records make it {said}"
 
 
 def _bundles(database: Database, story: RunStory) -> Iterator[str]:

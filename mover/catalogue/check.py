@@ -12,7 +12,7 @@ from mover.catalogue.agreement import disagreements
 from mover.catalogue.database import Database
 from mover.errors import CatalogueError
 from mover.model import BundleKind
-from mover.states import ReplicaState, RunState
+from mover.states import JobState, ReplicaState, RunState
 
 _SHOWN = 100
 _PROVEN = json.dumps([ReplicaState.VERIFIED, ReplicaState.ARCHIVED])
@@ -54,6 +54,13 @@ def states(database: Database) -> Iterator[str]:
         "SELECT id, state FROM replica WHERE state NOT IN (SELECT value FROM json_each(?))", known
     ):
         yield f"replica {row['id']} has the unknown state {row['state']!r}"
+    known = json.dumps([state.value for state in JobState])
+    for row in database.iterate("SELECT id, state FROM job WHERE state NOT IN (SELECT value FROM json_each(?))", known):
+        yield f"job {row['id']} has the unknown state {row['state']!r}"
+    for row in database.iterate(
+        "SELECT id, state FROM job WHERE (bundle_id IS NULL) AND state IN ('collected', 'proven')"
+    ):
+        yield f"job {row['id']} is {row['state']}, but has no output"
     for row in database.iterate(
         "SELECT number, state FROM run WHERE state IN ('planned', 'safe', 'released') "
         "AND NOT EXISTS (SELECT 1 FROM bundle WHERE bundle.run = run.number)"
@@ -92,6 +99,7 @@ def times(database: Database) -> Iterator[str]:
         ("bundle", "id", ("digested_at",)),
         ("replica", "id", ("since", "next_attempt_at")),
         ("claim", "replica_id", ("lease_until",)),
+        ("job", "id", ("since", "next_attempt_at", "heartbeat_at", "missing_since")),
     ):
         # The names are those above.
         for row in database.iterate(f"SELECT {key}, {', '.join(columns)} FROM {table} ORDER BY 1"):  # noqa: S608

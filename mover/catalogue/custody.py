@@ -131,7 +131,7 @@ def append(connection: sqlite3.Connection, at: datetime, run: int, event: str, *
     last = connection.execute("SELECT seq, hash FROM custody ORDER BY seq DESC LIMIT 1").fetchone()
     seq, previous = (last["seq"] + 1, last["hash"]) if last else (1, GENESIS)
     text = json.dumps(facts, sort_keys=True, ensure_ascii=True, default=str)
-    record = (seq, at.isoformat(), run, _who(), event, text)
+    record = (seq, at.isoformat(), run, who(), event, text)
     connection.execute(
         "INSERT INTO custody (seq, at, run, by, event, facts, hash) VALUES (?, ?, ?, ?, ?, ?, ?)",
         (*record, _hash(previous, record)),
@@ -218,7 +218,7 @@ def _hash(previous: str, record: tuple[int, str, int, str, str, str]) -> str:
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
-def _who() -> str:
+def who() -> str:
     try:
         user = pwd.getpwuid(os.geteuid()).pw_name
     except KeyError:

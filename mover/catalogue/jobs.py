@@ -13,7 +13,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.owner import is_dead
 from mover.errors import LeaseLostError, MoverError
 from mover.model import BundleKind
-from mover.states import JobEvent, JobState, next_job_state
+from mover.states import JOB_WANTED, JobEvent, JobState, next_job_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +59,7 @@ class JobRecord:
     proof: str | None
     problem: str | None
     hint: str | None
+    owner: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +123,7 @@ def want_jobs_within(
             ),
         ).rowcount
         if new:
-            custody.append(connection, now, key.run, "job wanted", job=str(key))
+            custody.append(connection, now, key.run, JOB_WANTED, job=str(key))
             added.append(key)
     return added
 
@@ -142,6 +143,24 @@ def jobs_in(database: Database, state: JobState, *, campaign_id: int | None = No
     """The jobs in that state, of one campaign or of all and none."""
     statement = "SELECT * FROM job WHERE state = ? AND (? IS NULL OR campaign_id = ?) ORDER BY id"
     return [_job(row) for row in database.query(statement, state, campaign_id, campaign_id)]
+
+
+def list_jobs(database: Database, states: Iterable[JobState], *, most: int) -> list[JobRecord]:
+    """At most so many jobs in any of the states, which are in order of interest."""
+    found: list[JobRecord] = []
+    for state in states:
+        rows = database.query("SELECT * FROM job WHERE state = ? ORDER BY run, id LIMIT ?", state, most - len(found))
+        found += [_job(row) for row in rows]
+    return found
+
+
+def last_iteration(connection: sqlite3.Connection, key: JobKey) -> int:
+    """The last iteration that was ever wanted of a run, kind and release; 0 if there was none."""
+    row = connection.execute(
+        "SELECT max(iteration) AS last FROM job WHERE run = ? AND kind = ? AND release = ?",
+        (key.run, key.kind, key.release),
+    ).fetchone()
+    return row["last"] or 0
 
 
 def count_jobs(database: Database, *, campaign_id: int | None = None) -> dict[JobState, int]:
@@ -210,7 +229,7 @@ def record_attempt(
     """
     facts = {"batch": batch, "name": name, "revision": revision}
     with database.transaction() as connection:
-        _move(connection, claim, JobEvent.SUBMITTED, now, **facts)
+        move_claimed_job(connection, claim, JobEvent.SUBMITTED, now, **facts)
         connection.execute(
             "UPDATE job SET attempts = attempts + 1, batch = ?, name = ?, revision = ?, batch_id = NULL, "
             "status = NULL, ended = 0, phase = NULL, exit_code = NULL, heartbeat = NULL, heartbeat_at = NULL, "
@@ -219,8 +238,8 @@ def record_attempt(
         )
 
 
-def record_batch_id(database: Database, name: str, batch_id: str) -> None:
-    """Note the batch system's answer to the submission of that name."""
+def record_batch_id(database: Database, name: str, batch_id: str | None) -> None:
+    """Note the batch system's answer to the submission of that name; None: it has nothing of it any more."""
     with database.transaction() as connection:
         connection.execute("UPDATE job SET batch_id = ? WHERE name = ?", (batch_id, name))
 
@@ -271,7 +290,7 @@ def record_job_event(
     if problem:
         facts["problem"] = problem.message
     with database.transaction() as connection:
-        _move(connection, claim, event, now, **facts)
+        move_claimed_job(connection, claim, event, now, **facts)
         connection.execute(
             "UPDATE job SET failures = 0, next_attempt_at = ?, problem = ?, hint = ?, "
             "report = coalesce(?, report), proof = coalesce(?, proof) WHERE id = ?",
@@ -307,7 +326,7 @@ def record_job_failure(
     """
     with database.transaction() as connection:
         if again:
-            _move(connection, claim, JobEvent.FAILED, now, problem=error.message)
+            move_claimed_job(connection, claim, JobEvent.FAILED, now, problem=error.message)
         else:
             _guard(connection, claim)
         connection.execute(
@@ -346,16 +365,15 @@ def move_job(connection: sqlite3.Connection, job: JobRecord, event: JobEvent, *,
     custody.append(connection, now, job.key.run, event, job=str(job.key))
 
 
-def guard_job(connection: sqlite3.Connection, claim: JobClaim) -> None:
-    """See that the claim holds, as a part of a transaction.
+def move_claimed_job(
+    connection: sqlite3.Connection, claim: JobClaim, event: JobEvent, now: datetime, **facts: object
+) -> None:
+    """Move a job to its next state, as a part of a transaction.
 
     Raises:
         LeaseLostError: somebody else has the claim now.
+        StateError: the state table forbids it.
     """
-    _guard(connection, claim)
-
-
-def _move(connection: sqlite3.Connection, claim: JobClaim, event: JobEvent, now: datetime, **facts: object) -> None:
     row = _guard(connection, claim)
     state = next_job_state(JobState(row["state"]), event, subject=str(claim.key))
     connection.execute("UPDATE job SET state = ?, since = ? WHERE id = ?", (state, now.isoformat(), claim.job_id))

@@ -1,6 +1,7 @@
 """The output of a job in the catalogue: a bundle that cannot be made again, and a file kept until it is safe."""
 
 import json
+import sqlite3
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -8,11 +9,11 @@ from pathlib import Path
 
 from mover.catalogue import custody
 from mover.catalogue.database import Database
-from mover.catalogue.jobs import JobClaim, guard_job
+from mover.catalogue.jobs import JobClaim, JobRecord, get_job, move_claimed_job
 from mover.catalogue.runs import BundleRecord, list_bundles
 from mover.errors import LfnTakenError
 from mover.model import BundleDigest
-from mover.states import JobEvent, JobState, ReplicaEvent, ReplicaState, next_job_state
+from mover.states import JobEvent, JobState, ReplicaEvent, ReplicaState
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,14 @@ def record_output(
     *,
     endpoints: Iterable[str],
     backlog: bool,
-    report: str,
+    attempt: int,
+    report: str | None,
     now: datetime,
 ) -> None:
     """Commit a job's output as a bundle with its digests, and where it is wanted, before anything is uploaded.
+
+    Args:
+        attempt: the job's, from 1: what a batch system stores has it in its temporary name.
 
     Raises:
         LfnTakenError: another bundle has the LFN.
@@ -47,9 +52,17 @@ def record_output(
     """
     at, key, digest = now.isoformat(), claim.key, output.digest
     with database.transaction() as connection:
-        guard_job(connection, claim)
-        row = connection.execute("SELECT state FROM job WHERE id = ?", (claim.job_id,)).fetchone()
-        state = next_job_state(JobState(row["state"]), JobEvent.OUTPUT_TAKEN, subject=str(key))
+        move_claimed_job(
+            connection,
+            claim,
+            JobEvent.OUTPUT_TAKEN,
+            now,
+            lfn=output.lfn,
+            kind=key.kind,
+            size_bytes=digest.size_bytes,
+            adler32=digest.adler32,
+            members={member.name: dict(member.digests) for member in digest.members},
+        )
         if connection.execute("SELECT 1 FROM bundle WHERE lfn = ?", (output.lfn,)).fetchone():
             raise LfnTakenError(
                 f"the LFN {output.lfn} belongs to another bundle already",
@@ -67,36 +80,44 @@ def record_output(
                 for position, member in enumerate(digest.members)
             ],
         )
-        connection.executemany(
-            "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at, backlog) "
-            "VALUES (?, ?, ?, ?, ?, ?)",
-            [(bundle_id, endpoint, ReplicaState.WANTED, at, at, backlog) for endpoint in endpoints],
-        )
+        _want(connection, bundle_id, endpoints, backlog=backlog, at=at)
         connection.execute(
-            "UPDATE job SET state = ?, since = ?, next_attempt_at = ?, bundle_id = ?, report = ?, failures = 0, "
-            "problem = NULL, hint = NULL WHERE id = ?",
-            (state, at, at, bundle_id, report, claim.job_id),
-        )
-        custody.append(
-            connection,
-            now,
-            key.run,
-            JobEvent.OUTPUT_TAKEN,
-            job=str(key),
-            lfn=output.lfn,
-            kind=key.kind,
-            size_bytes=digest.size_bytes,
-            adler32=digest.adler32,
-            members={member.name: dict(member.digests) for member in digest.members},
+            "UPDATE job SET next_attempt_at = ?, bundle_id = ?, report = ?, failures = 0, problem = NULL, hint = NULL "
+            "WHERE id = ?",
+            (at, bundle_id, report, claim.job_id),
         )
         if output.stored:
             endpoint, path = output.stored
             connection.execute(
-                "UPDATE replica SET state = ?, intent_path = ?, uploads = 1 WHERE bundle_id = ? AND endpoint = ?",
-                (ReplicaState.COPIED, path, bundle_id, endpoint),
+                "UPDATE replica SET state = ?, intent_path = ?, uploads = ? WHERE bundle_id = ? AND endpoint = ?",
+                (ReplicaState.COPIED, path, attempt, bundle_id, endpoint),
             )
             facts = {"lfn": output.lfn, "endpoint": endpoint, "route": "stored by the batch system", "path": path}
             custody.append(connection, now, key.run, ReplicaEvent.UPLOADED, **facts)
+
+
+def record_proven(
+    database: Database,
+    claim: JobClaim,
+    bundle_id: int,
+    *,
+    endpoints: Iterable[str],
+    backlog: bool,
+    proof: str,
+    now: datetime,
+    **facts: object,
+) -> None:
+    """Commit that a job's output is proven, and want it at every one of `endpoints`.
+
+    Raises:
+        LeaseLostError: somebody else has the claim now.
+    """
+    with database.transaction() as connection:
+        move_claimed_job(connection, claim, JobEvent.OUTPUT_PROVEN, now, **facts)
+        connection.execute(
+            "UPDATE job SET proof = ?, failures = 0, problem = NULL, hint = NULL WHERE id = ?", (proof, claim.job_id)
+        )
+        _want(connection, bundle_id, endpoints, backlog=backlog, at=now.isoformat())
 
 
 def kept_outputs(database: Database) -> list[BundleRecord]:
@@ -104,10 +125,32 @@ def kept_outputs(database: Database) -> list[BundleRecord]:
     return list_bundles(database, ready_made_only=True)
 
 
+def unproven_outputs(database: Database) -> set[int]:
+    """The ids of the bundles that are outputs of jobs, and were not proven, or not yet."""
+    rows = database.query("SELECT bundle_id FROM job WHERE bundle_id NOTNULL AND state != ?", JobState.PROVEN)
+    return {row["bundle_id"] for row in rows}
+
+
+def job_of_bundle(database: Database, bundle_id: int) -> JobRecord:
+    """The job whose output the bundle is."""
+    (row,) = database.query("SELECT id FROM job WHERE bundle_id = ?", bundle_id)
+    return get_job(database, row["id"])
+
+
 def forget_ready_made(database: Database, bundle: BundleRecord) -> None:
     """Note that the ready-made file of a bundle is not relied upon any more, before it is removed."""
     with database.transaction() as connection:
         connection.execute("UPDATE bundle SET ready_made = NULL WHERE id = ?", (bundle.id,))
+
+
+def _want(
+    connection: sqlite3.Connection, bundle_id: int | None, endpoints: Iterable[str], *, backlog: bool, at: str
+) -> None:
+    connection.executemany(
+        "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at, backlog) VALUES (?, ?, ?, ?, ?, ?) "
+        "ON CONFLICT (bundle_id, endpoint) DO NOTHING",
+        [(bundle_id, endpoint, ReplicaState.WANTED, at, at, backlog) for endpoint in endpoints],
+    )
 
 
 def _text(path: Path | None) -> str | None:

@@ -9,11 +9,23 @@ from dataclasses import dataclass, field
 from mover.catalogue.custody import CustodyRecord
 from mover.errors import CatalogueError, StateError
 from mover.model import BundleKind
-from mover.states import ReplicaEvent, ReplicaState, RunEvent, RunState, next_replica_state, next_run_state
+from mover.states import (
+    JOB_WANTED,
+    JobEvent,
+    JobState,
+    ReplicaEvent,
+    ReplicaState,
+    RunEvent,
+    RunState,
+    next_job_state,
+    next_replica_state,
+    next_run_state,
+)
 
 _PROVEN = (ReplicaState.COPIED, ReplicaState.VERIFIED, ReplicaState.ARCHIVED)
 _REPLICA_EVENTS = {event.value: event for event in ReplicaEvent}
 _RUN_EVENTS = {event.value: event for event in RunEvent}
+_JOB_EVENTS = {event.value: event for event in JobEvent}
 _KINDS = {kind.value: kind for kind in BundleKind}
 
 Members = dict[str, dict[str, str]]
@@ -63,6 +75,7 @@ class RunStory:
     run: int
     state: RunState = RunState.UNKNOWN
     bundles: dict[str, BundleStory] = field(default_factory=dict)
+    jobs: dict[str, JobState] = field(default_factory=dict)
     safe: CustodyRecord | None = None
     released: CustodyRecord | None = None
     unproven_release: bool = False
@@ -82,6 +95,8 @@ class RunStory:
             if event := _REPLICA_EVENTS.get(record.event):
                 self._replica(record).apply(record, event)
             return
+        if "job" in facts:
+            self._job(record)
         if "lfn" in facts and "size_bytes" in facts:
             self._plan(record)
         if "members" in facts and "adler32" in facts:
@@ -98,6 +113,15 @@ class RunStory:
                 self.unproven_release = not any(
                     replica.proven for bundle in self.bundles.values() for replica in bundle.replicas.values()
                 )
+
+    def _job(self, record: CustodyRecord) -> None:
+        job = _text(record, "job")
+        if record.event == JOB_WANTED:
+            self.jobs[job] = JobState.WANTED
+        elif event := _JOB_EVENTS.get(record.event):
+            if job not in self.jobs:
+                raise _strange(record, "a job that was never wanted")
+            self.jobs[job] = next_job_state(self.jobs[job], event, subject=f"the {job}")
 
     def _plan(self, record: CustodyRecord) -> None:
         kind = _KINDS.get(_optional_text(record, "kind") or BundleKind.RAW)

@@ -21,6 +21,7 @@ from mover.cli.demo import demo
 from mover.cli.engine import engine
 from mover.cli.orphans import orphans
 from mover.cli.policy import policy
+from mover.cli.reco import reco
 from mover.cli.release import release
 from mover.cli.run import run
 from mover.cli.status import status
@@ -121,7 +122,23 @@ def cli(ctx: click.Context, config_path: Path, verbose: bool) -> None:  # noqa: 
     ctx.obj = Context(config_path)
 
 
-for command in (adopt, audit, bundle, catalogue, config, custody, demo, engine, orphans, policy, release, run, status):
+_COMMANDS = (
+    adopt,
+    audit,
+    bundle,
+    catalogue,
+    config,
+    custody,
+    demo,
+    engine,
+    orphans,
+    policy,
+    reco,
+    release,
+    run,
+    status,
+)
+for command in _COMMANDS:
     cli.add_command(command)
 
 

@@ -1,6 +1,5 @@
 """`mover run`: close, show, wait for and retry a run."""
 
-from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
@@ -8,19 +7,18 @@ import click
 
 from mover.catalogue import custody
 from mover.catalogue.database import Database
-from mover.catalogue.replicas import ReplicaRecord, replicas_of, retry_replicas
-from mover.catalogue.runs import BundleRecord, bundle_of, find_run, get_bundle, get_run
+from mover.catalogue.jobs import jobs_of
+from mover.catalogue.replicas import ReplicaRecord, replicas_of_bundle, retry_replicas
+from mover.catalogue.runs import BundleRecord, bundles_of, find_run, get_bundle, get_run
 from mover.cli.context import Context, pass_context
 from mover.cli.ranges import Number
 from mover.cli.tables import console, moment, printable, size, table
 from mover.cli.waiting import wait_until_safe
-from mover.config import Config
-from mover.errors import MoverError, NoSourceError, RunError
+from mover.errors import NoSourceError, RunError
 from mover.naming import LARGEST_RUN
-from mover.ports import StorageEndpoint
 from mover.states import ReplicaState, RunState
 from mover.steps.close import close_run
-from mover.steps.look import look_again
+from mover.steps.recheck import lost_behind_its_name, want_lost_again
 from mover.steps.route import Wait, Wanted, choose_route
 from mover.wiring import SystemClock
 
@@ -63,32 +61,23 @@ def show(context: Context, number: int) -> None:
     out = console()
     with context.catalogue_to_read() as database:
         record = get_run(database, number)
-        bundle = bundle_of(database, number)
-        replicas = replicas_of(database, number)
+        bundles = [(bundle, replicas_of_bundle(database, bundle.id)) for bundle in bundles_of(database, number)]
+        jobs = jobs_of(database, number)
         story = custody.records(database, number)
-        waiting = _waiting(context, database, replicas)
+        waiting = _waiting(context, database, [one for _, replicas in bundles for one in replicas])
     out.print(f"run {number}: {record.state} since {moment(record.since)}, closed {moment(record.closed_at)}")
     if record.problem:
         out.print(f"problem: {printable(record.problem)}\nhint: {printable(record.hint or '')}")
-    if bundle:
+    for bundle, replicas in bundles:
         adler32 = bundle.digest.adler32 if bundle.digest else "not read yet"
-        out.print(f"bundle: {bundle.lfn}, {size(bundle.size_bytes)}, adler32 {adler32}")
+        out.print(f"{bundle.kind} bundle: {bundle.lfn}, {size(bundle.size_bytes)}, adler32 {adler32}")
         out.print(table(("member", "size", "sha256"), _members(bundle)))
-        out.print(
-            table(
-                ("endpoint", "state", "since", "problem", "hint"),
-                [
-                    (
-                        one.endpoint,
-                        one.state + waiting.get(one.endpoint, ""),
-                        moment(one.since),
-                        one.problem or "",
-                        one.hint or "",
-                    )
-                    for one in replicas
-                ],
-            )
-        )
+        headings = ("endpoint", "state", "since", "problem", "hint")
+        out.print(table(headings, [_replica(one, waiting.get(one.id, "")) for one in replicas]))
+    for job in jobs:
+        out.print(f"the {job.key}: {job.state} since {moment(job.since)}", soft_wrap=True)
+        if job.problem:
+            out.print(printable(f"    {job.problem}\n    {job.hint}"), soft_wrap=True)
     for one in story:
         out.print(f"{moment(one.at)} {one.by}: {one.event}", soft_wrap=True)
         if one.facts:
@@ -115,7 +104,7 @@ def wait(context: Context, number: int, deadline: float) -> None:
 
 @run.command()
 @click.argument("numbers", type=_NUMBER, metavar="RUN…", nargs=-1, required=True)
-@click.option("--look", is_flag=True, help="Ask the storage for each proven replica: what is lost is made again.")
+@click.option("--look", is_flag=True, help="Ask the storage too, and upload again what is lost there.")
 @pass_context
 def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
     """Take up again, at once, what is quarantined or waits for its next attempt.
@@ -134,40 +123,32 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
                     record.problem or f"run {record.number} is quarantined",
                     hint=f"mend it and `mover run close {record.number}`, or take it as it is with --force",
                 )
-        unasked: list[MoverError] = []
         for number in numbers:
-            retried = retry_replicas(database, number, now=datetime.now(UTC))
+            now = datetime.now(UTC)
+            retried = retry_replicas(database, number, now=now)
             click.echo(f"run {number}: {retried} of its replicas are taken up again now")
             if look:
-                unasked += _look(database, context.config, number, endpoints)
-        if unasked:
-            raise unasked[0]
+                lost = want_lost_again(database, context.config, number, endpoints, now=now)
+                click.echo(f"run {number}: lost at {', '.join(lost)}" if lost else f"run {number}: no file is gone")
+                for name in lost_behind_its_name(database, context.config, number, endpoints):
+                    click.echo(
+                        f"run {number}: {name} has lost the bytes and keeps the name: ask the site to remove the name, "
+                        "and look again"
+                    )
 
 
-def _look(
-    database: Database, config: Config, number: int, endpoints: Mapping[str, StorageEndpoint]
-) -> Iterable[MoverError]:
-    """Look at the storage and say what is found; what keeps it from being complete."""
-    looked = look_again(database, config, number, endpoints, clock=SystemClock())
-    if looked.lost:
-        click.echo(f"run {number}: lost at {', '.join(looked.lost)}: made again from what there is")
-    for name, error in looked.wrong.items():
-        click.echo(f"run {number}: wrong at {name}: {printable(error.message)}\n  {printable(error.hint)}")
-    for name, error in looked.unasked.items():
-        click.echo(f"run {number}: not asked at {name}: {printable(error.message)}", err=True)
-    if not (looked.lost or looked.wrong or looked.unasked):
-        click.echo(f"run {number}: every proven replica is there and right")
-    return looked.unasked.values()
+def _replica(one: ReplicaRecord, waiting: str) -> tuple[str, ...]:
+    return one.endpoint, one.state + waiting, moment(one.since), one.problem or "", one.hint or ""
 
 
-def _waiting(context: Context, database: Database, replicas: list[ReplicaRecord]) -> dict[str, str]:
-    """What the replicas wait for that have nothing to do yet, by endpoint."""
+def _waiting(context: Context, database: Database, replicas: list[ReplicaRecord]) -> dict[int, str]:
+    """What the replicas wait for that have nothing to do yet, by id."""
     wanted = [
         one
         for one in replicas
         if one.state is ReplicaState.WANTED and not one.problem and one.endpoint in context.config.places
     ]
-    found: dict[str, str] = {}
+    found: dict[int, str] = {}
     if not wanted:
         return found
     with context.endpoints() as endpoints:
@@ -177,7 +158,7 @@ def _waiting(context: Context, database: Database, replicas: list[ReplicaRecord]
             with suppress(NoSourceError):
                 route = choose_route(Wanted(database, context.config, endpoints, bundle, one, SystemClock()))
                 if isinstance(route, Wait):
-                    found[one.endpoint] = f", waits {route.why}"
+                    found[one.id] = f", waits {route.why}"
     return found
 
 

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Iterator, Mapping
 import click
 
 from mover.catalogue.endpoints import EndpointHealth, sick_endpoints
+from mover.catalogue.jobs import JobRecord, jobs_of
 from mover.catalogue.replicas import ReplicaRecord, replicas_of
-from mover.catalogue.runs import RunRecord, list_runs
+from mover.catalogue.runs import RunRecord, list_runs, raw_bundles
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, table
-from mover.states import ReplicaState
+from mover.states import JobState, ReplicaState
 
 _MOST_RUNS = 10
 
@@ -26,6 +27,8 @@ def status(context: Context) -> None:
     with context.catalogue_to_read() as database, database.snapshot():
         sick = sick_endpoints(database)
         runs = [(run, replicas_of(database, run.number)) for run in list_runs(database)]
+        jobs = {run.number: jobs_of(database, run.number) for run, _ in runs}
+        raw = raw_bundles(database)
     out = console()
     if not runs:
         out.print("no run was closed yet")
@@ -35,12 +38,17 @@ def status(context: Context) -> None:
                 str(run.number),
                 run.state.value,
                 moment(run.since),
-                "\n".join(f"{one.endpoint}: {one.state}" for one in all_),
+                "\n".join(f"{one.endpoint}: {one.state}" for one in all_ if one.bundle_id in raw),
+                "\n".join(_job(job) for job in jobs[run.number]),
             )
             for run, all_ in runs
         ]
-        out.print(table(("run", "state", "since", "replicas"), rows))
-    for heading, lines in (("needs a person", _for_people(runs)), ("is tried again", _by_itself(runs, sick))):
+        headings = ("run", "state", "since", "replicas", "jobs")
+        # Where nothing is reconstructed, there is nothing to say of it.
+        shown = len(headings) if any(jobs.values()) else len(headings) - 1
+        out.print(table(headings[:shown], [row[:shown] for row in rows]))
+    people = [*_for_people(runs), *_jobs_for_people(jobs)]
+    for heading, lines in (("needs a person", people), ("is tried again", _by_itself(runs, sick))):
         found = list(lines)
         if found:
             out.print(f"{heading}:")
@@ -56,6 +64,18 @@ def _for_people(runs: Iterable[tuple[RunRecord, list[ReplicaRecord]]]) -> Iterat
         for one in replicas:
             if one.problem and one.state is ReplicaState.QUARANTINED:
                 yield f"run {run.number} at {one.endpoint}: {one.problem}"
+
+
+def _job(job: JobRecord) -> str:
+    again = f" {job.key.iteration}" if job.key.iteration > 1 else ""
+    return f"{job.key.kind}{again}: {job.state}"
+
+
+def _jobs_for_people(jobs: Mapping[int, list[JobRecord]]) -> Iterator[str]:
+    for of_run in jobs.values():
+        for job in of_run:
+            if job.state is JobState.QUARANTINED:
+                yield f"{job.problem} ({job.hint})"
 
 
 def _by_itself(

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from mover.catalogue.database import Database
+from mover.catalogue.outputs import unproven_outputs
 from mover.catalogue.replicas import replicas_of_bundle, want_replicas
 from mover.catalogue.runs import BundleRecord, get_run, list_bundles, record_run_event
 from mover.config import Config
@@ -29,11 +30,15 @@ class PolicyPlan:
 
 
 def plan_policy(database: Database, config: Config) -> PolicyPlan:
-    """Hold what is known against the policy. Nothing is changed, and nothing is wanted less: stored files stay."""
+    """Hold what is known against the policy. Nothing is changed, and nothing is wanted less: stored files stay.
+
+    A job's output goes nowhere else before it is proven.
+    """
     wants, unsafe = [], []
+    unproven = unproven_outputs(database)
     for bundle in list_bundles(database):
         policy = config.policy_of(bundle.kind)
-        if policy is None:
+        if policy is None or bundle.id in unproven:
             continue
         known = {replica.endpoint for replica in replicas_of_bundle(database, bundle.id)}
         if missing := tuple(name for name in policy.endpoints if name not in known):

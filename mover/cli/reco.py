@@ -1,0 +1,166 @@
+"""`mover reco`: the agent that has runs reconstructed, and what a person can say to it."""
+
+import logging
+from datetime import UTC, datetime
+
+import click
+
+from mover.catalogue.approvals import approve_release, withdraw_release
+from mover.catalogue.database import Database
+from mover.catalogue.jobs import JobRecord, count_jobs, jobs_of, list_jobs
+from mover.catalogue.runs import get_bundle
+from mover.cli.context import Context, pass_context
+from mover.cli.daemon import log_to_stderr, run_until_signalled
+from mover.cli.tables import console, moment, printable, table
+from mover.config import Config
+from mover.errors import ConfigError
+from mover.naming import LARGEST_RUN
+from mover.reco.again import cancel_job, retry_job
+from mover.reco.agent import RecoAgent
+from mover.reco.releases import Releases
+from mover.recoconfig import RecoConfig
+from mover.states import JobState
+from mover.wiring import SystemClock, build_batch, endpoint_factory, reco_credential
+
+_RUN = click.IntRange(min=0, max=LARGEST_RUN)
+
+
+@click.group()
+def reco() -> None:
+    """Have runs reconstructed, and their output proven."""
+
+
+@reco.command()
+@pass_context
+def agent(context: Context) -> None:
+    """Want, submit, collect and prove jobs, and move their outputs, until SIGTERM or Ctrl-C.
+
+    \b
+    Example:
+      mover --config /etc/mover/mover.toml reco agent
+    """
+    config, settings = context.config, settings_of(context.config)
+    credential = reco_credential(config)
+    open_endpoints = endpoint_factory(config, credential)
+    batch = build_batch(config, credential)
+    log_to_stderr()
+    log = logging.getLogger("mover")
+    log.info("reco agent started: jobs by %s, software in %s", batch.name, settings.software.directory)
+    run_until_signalled(
+        RecoAgent(config, open_endpoints, batch, Releases(settings.software), SystemClock()), "reco agent"
+    )
+
+
+@reco.command()
+@click.argument("runs", type=_RUN, metavar="[RUN]…", nargs=-1)
+@pass_context
+def status(context: Context, runs: tuple[int, ...]) -> None:
+    """Show jobs: those that need a person or are under way, or all of some runs, with their stories.
+
+    \b
+    Examples:
+      mover reco status
+      mover reco status 4742
+    """
+    out = console()
+    with context.catalogue_to_read() as database:
+        counts = count_jobs(database)
+        jobs = [job for run in runs for job in jobs_of(database, run)] if runs else _interesting(database)
+        lfns = {job.id: get_bundle(database, job.bundle_id).lfn for job in jobs if job.bundle_id is not None}
+    out.print(", ".join(f"{number} {state}" for state, number in counts.items()) or "no job was wanted yet")
+    if jobs:
+        headings = ("run", "kind", "release", "state", "since", "attempts", "batch system", "output")
+        out.print(table(headings, [_row(job, lfns.get(job.id, "")) for job in jobs]))
+    for job in jobs:
+        if job.problem:
+            out.print(printable(f"{job.key}: {job.problem}\n  {job.hint}"), soft_wrap=True)
+
+
+@reco.command()
+@click.argument("release")
+@click.option("--withdraw", is_flag=True, help="Approve it no longer.")
+@pass_context
+def approve(context: Context, release: str, withdraw: bool) -> None:
+    """Approve a software release: runs whose raw data comes from now on are reconstructed with the latest approved one.
+
+    \b
+    Examples:
+      mover reco approve 0.4.1
+      mover reco approve 0.4.1 --withdraw
+    """
+    settings = settings_of(context.config)
+    now = datetime.now(UTC)
+    with context.catalogue() as database:
+        if withdraw:
+            withdraw_release(database, release, now=now)
+            click.echo(f"{release} is not approved here any more")
+            return
+        found = Releases(settings.software).check(release, also_approved={release})
+        approve_release(database, release, now=now)
+    click.echo(f"{release} is approved: {found.path}{f'; {found.remark}' if found.remark else ''}")
+
+
+@reco.command()
+@click.argument("runs", type=_RUN, metavar="RUN…", nargs=-1, required=True)
+@pass_context
+def retry(context: Context, runs: tuple[int, ...]) -> None:
+    """Have quarantined or cancelled jobs done again; where an output is stored already, as the next iteration.
+
+    \b
+    Example:
+      mover reco retry 4742
+    """
+    with context.catalogue() as database:
+        for run in runs:
+            again = [retry_job(database, job, now=datetime.now(UTC)) for job in _ended_badly(database, run)]
+            click.echo("\n".join(f"{key}: wanted again" for key in again) or f"run {run}: no job of it needs that")
+
+
+@reco.command()
+@click.argument("runs", type=_RUN, metavar="RUN…", nargs=-1, required=True)
+@pass_context
+def cancel(context: Context, runs: tuple[int, ...]) -> None:
+    """Cancel the jobs of runs that have no output yet; what runs is ended.
+
+    \b
+    Example:
+      mover reco cancel 4742
+    """
+    open_states = {JobState.WANTED, JobState.SUBMITTED, JobState.QUARANTINED}
+    with context.catalogue() as database:
+        for run in runs:
+            jobs = [job for job in jobs_of(database, run) if job.state in open_states]
+            for job in jobs:
+                cancel_job(database, job, now=datetime.now(UTC))
+            click.echo("\n".join(f"{job.key}: cancelled" for job in jobs) or f"run {run}: nothing to cancel")
+
+
+def settings_of(config: Config) -> RecoConfig:
+    """The reco agent's configuration.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if config.reco is None:
+        raise ConfigError("there is no [reco] in the configuration", hint="docs/reco.md says what goes there")
+    return config.reco
+
+
+def _interesting(database: Database) -> list[JobRecord]:
+    states = (JobState.QUARANTINED, JobState.SUBMITTED, JobState.COLLECTED, JobState.WANTED)
+    return list_jobs(database, states, most=100)
+
+
+def _ended_badly(database: Database, run: int) -> list[JobRecord]:
+    return [job for job in jobs_of(database, run) if job.state in {JobState.QUARANTINED, JobState.CANCELLED}]
+
+
+def _row(job: JobRecord, output: str) -> tuple[str, ...]:
+    release = job.key.release + (f", iteration {job.key.iteration}" if job.key.iteration > 1 else "")
+    batch = ""
+    if job.state is JobState.SUBMITTED:
+        batch = f"{job.batch} {job.batch_id or job.name}: {job.phase or 'submitted'}"
+    elif job.state is JobState.WANTED:
+        batch = job.status or ""
+    since = moment(job.since)
+    return str(job.key.run), job.key.kind, release, job.state, since, str(job.attempts), batch, output

@@ -1,0 +1,144 @@
+"""The reco agent: wants jobs for runs whose raw data has come, has workers do them, and moves their outputs.
+
+It is a service of its own, with a credential of its own; the engine moves raw data, the agent what jobs make of it.
+Everything that matters is in the catalogue and in the batch system, so the agent may die anywhere.
+"""
+
+import logging
+import shutil
+import threading
+
+from mover.catalogue.database import Database
+from mover.catalogue.jobs import JobRecord, free_dead_job_claims, jobs_in
+from mover.catalogue.outputs import forget_ready_made, job_of_bundle, kept_outputs
+from mover.catalogue.replicas import free_dead_claims
+from mover.config import Config
+from mover.errors import CatalogueError, ConfigError, MoverError
+from mover.lane import Gate, Lane, OpenEndpoints, Surroundings
+from mover.model import BundleKind
+from mover.ports import BatchSystem, Clock
+from mover.reco.releases import Releases
+from mover.reco.scratch import lay_out
+from mover.reco.wants import want_new_jobs
+from mover.reco.watch import Watch
+from mover.reco.work import attempt_name
+from mover.reco.worker import RecoSurroundings, Worker
+from mover.states import JobState
+from mover.steps.standing import standing
+
+log = logging.getLogger("mover")
+
+_KINDS = frozenset({BundleKind.RECO, BundleKind.MC})
+_SETTLED = {JobState.PROVEN, JobState.CANCELLED}
+
+
+class RecoAgent:
+    """Works a catalogue until it is asked to stop.
+
+    Args:
+        open_endpoints: makes an adapter for each configured endpoint, under the reco credential, for one thread.
+        batch: used under a lock of the agent's own.
+    """
+
+    def __init__(
+        self, config: Config, open_endpoints: OpenEndpoints, batch: BatchSystem, releases: Releases, clock: Clock
+    ) -> None:
+        if config.reco is None:
+            raise ConfigError("there is no [reco] in the configuration", hint="docs/reco.md says what goes there")
+        self._config = config
+        self._reco = config.reco
+        self._clock = clock
+        self._stop = threading.Event()
+        self._wake = threading.Event()
+        self._trouble = ""
+        self._releases = releases
+        lay_out(self._reco.scratch)
+        self._watch = Watch(self._reco, batch, clock)
+        around = RecoSurroundings(config, self._reco, open_endpoints, batch, releases, clock, self._stop, self._wake)
+        lanes = Surroundings(config, open_endpoints, clock, self._stop, self._wake, lambda _: None, _KINDS)
+        gates = [Gate(config, place) for place in config.endpoint]
+        self.workers: list[Worker | Lane] = [Worker(number + 1, around) for number in range(self._reco.workers)]
+        self.workers += [Lane(gate, lanes) for gate in gates]
+
+    def run(self) -> None:
+        """Work until `stop`. Every thread has ended when this returns.
+
+        Raises:
+            MoverError: the catalogue cannot be opened or written; the agent has stopped.
+        """
+        threads = [threading.Thread(target=worker.run, name=worker.name) for worker in self.workers]
+        database = Database(self._config.catalogue, create=True)
+        try:
+            for thread in threads:
+                thread.start()
+            while not self._stop.is_set():
+                self.look_around(database)
+                self._wake.wait(self._reco.poll_seconds)
+                self._wake.clear()
+        finally:
+            self.stop()
+            for thread in threads:
+                if thread.ident is not None:
+                    thread.join()
+            database.close()
+        for worker in self.workers:
+            if worker.failure is not None:
+                raise worker.failure
+
+    def stop(self) -> None:
+        """Ask every thread to stop at the next safe moment; from any thread, but not from a signal handler."""
+        self._stop.set()
+        self._wake.set()
+
+    def look_around(self, database: Database) -> None:
+        """Want jobs, ask the batch system, and let go of outputs that are safe.
+
+        Raises:
+            CatalogueError: the catalogue fails.
+        """
+        free_dead_claims(database)
+        free_dead_job_claims(database)
+        try:
+            for key in want_new_jobs(database, self._reco, self._releases, now=self._clock.now()):
+                log.info("%s: wanted", key)
+            self._say("")
+        except CatalogueError:
+            raise
+        except MoverError as error:
+            self._say(f"no jobs are wanted: {error.message} ({error.hint})")
+        self._watch.look(database)
+        self._let_go(database)
+        self._sweep(database)
+
+    def _let_go(self, database: Database) -> None:
+        """Forget the ready-made files of outputs that are proven and safe, or that a person has given up."""
+        for bundle in kept_outputs(database):
+            job = job_of_bundle(database, bundle.id)
+            policy = self._config.policy_of(bundle.kind)
+            if job.state not in _SETTLED or policy is None:
+                continue
+            if job.state is JobState.CANCELLED or standing(database, self._config, bundle, policy).holds:
+                forget_ready_made(database, bundle)
+
+    def _sweep(self, database: Database) -> None:
+        """Remove the directories of attempts of which nothing is needed any more."""
+        folders = list((self._reco.scratch / "jobs").iterdir())
+        needed = {one.ready_made.parent.name for one in kept_outputs(database) if one.ready_made}
+        for state in (JobState.WANTED, JobState.SUBMITTED, JobState.CANCELLED):
+            needed |= {name for job in jobs_in(database, state) for name in _names(job)}
+        for folder in folders:
+            if folder.name not in needed:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _say(self, trouble: str) -> None:
+        """Log the trouble once when it begins, and once when it ends."""
+        if trouble != self._trouble:
+            log.warning("%s", trouble or "jobs are wanted again")
+            self._trouble = trouble
+
+
+def _names(job: JobRecord) -> list[str]:
+    """The attempts of a job whose directories are in use, or may be soon."""
+    if job.state is JobState.WANTED:
+        return [attempt_name(job)]
+    return [] if job.name is None or (job.state is JobState.CANCELLED and job.ended) else [job.name]
