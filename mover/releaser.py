@@ -123,8 +123,7 @@ class Releaser:
     def _release(
         self, database: Database, endpoints: Mapping[str, StorageEndpoint], record: RunRecord, why: str
     ) -> None:
-        now = self._clock.now()
-        found = release_run(database, self._config, record.number, endpoints, now=now, alive=self._alive)
+        found = release_run(database, self._config, record.number, endpoints, clock=self._clock, alive=self._alive)
         self._refusals.pop(record.number, None)
         log.info("run %d: released, %s; %s", record.number, why, found.assessment)
 

@@ -113,7 +113,7 @@ class ReplicaAudit:
             said = "" if on_tape == (locality is not Locality.DISK) else f" (it says {locality} and on tape {on_tape})"
             self._wrong(
                 f"{self._url} is not on tape any more{said}",
-                "ask the site to write it to tape again, and what became of the tape that it was on",
+                f"ask the site to write it to tape again, and what became of its tape; {self._again} waits for that",
             )
         elif locality is Locality.UNAVAILABLE:
             self._not_known(f"{self._url} is {locality} at its storage", "ask the site when its tape is back")
@@ -180,7 +180,7 @@ class ReplicaAudit:
 
     def _changed(self, text: str) -> None:
         self._wrong(
-            text, f"ask the site to look at its storage; when the file is gone there, {self._again} wants it again"
+            text, f"{self._again} has it count no more and says what to do; ask the site to look at its storage"
         )
 
     def _good(self, text: str, remedy: str) -> None:

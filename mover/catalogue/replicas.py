@@ -318,23 +318,6 @@ def want_replicas(
                 custody.append(connection, now, run, "replica wanted by a later policy", lfn=lfn, endpoint=endpoint)
 
 
-def record_lost(database: Database, replica: ReplicaRecord, *, now: datetime) -> None:
-    """A proven replica was found gone, by a person's look: it is wanted again, and the run is no longer safe.
-
-    Raises:
-        CatalogueError: the replica was not proven, or the run's files are released already.
-    """
-    subject = f"run {replica.run} at {replica.endpoint}"
-    state = next_replica_state(replica.state, ReplicaEvent.MISSING, subject=subject)
-    with database.transaction() as connection:
-        changed = connection.execute(
-            "UPDATE replica SET state = ?, since = ?, next_attempt_at = ? WHERE id = ? AND state = ?",
-            (state, now.isoformat(), now.isoformat(), replica.id, replica.state),
-        ).rowcount
-        if changed:
-            _note(connection, now, replica.id, ReplicaEvent.MISSING)
-
-
 def _note(connection: sqlite3.Connection, now: datetime, replica_id: int, event: str, **facts: object) -> None:
     """Add a custody record about a replica, which says of which bundle and where."""
     row = connection.execute(

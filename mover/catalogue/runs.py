@@ -84,7 +84,7 @@ def record_planned(
     """
     event = RunEvent.FORCED if plan.findings else RunEvent.COMPLETE
     with database.transaction() as connection:
-        state = next_run_state(_state(connection, plan.run), event, subject=f"run {plan.run}")
+        state = next_run_state(state_of(connection, plan.run), event, subject=f"run {plan.run}")
         _check_lfn_is_free(connection, plan)
         _set_run(connection, plan.run, state, now, marker_ns)
         inserted = connection.execute(
@@ -106,7 +106,7 @@ def record_replanned(database: Database, plan: BundlePlan, *, marker_ns: int | N
         LfnTakenError: its new LFN belongs to another run.
     """
     with database.transaction() as connection:
-        state = next_run_state(_state(connection, plan.run), RunEvent.FORCED, subject=f"run {plan.run}")
+        state = next_run_state(state_of(connection, plan.run), RunEvent.FORCED, subject=f"run {plan.run}")
         touched = connection.execute(
             "SELECT replica.endpoint FROM replica JOIN bundle ON bundle.id = replica.bundle_id "
             "LEFT JOIN claim ON claim.replica_id = replica.id WHERE bundle.run = ? AND bundle.kind = 'raw' "
@@ -144,7 +144,7 @@ def record_incomplete(
         CatalogueError: the run is planned already.
     """
     with database.transaction() as connection:
-        state = next_run_state(_state(connection, number), RunEvent.INCOMPLETE, subject=f"run {number}")
+        state = next_run_state(state_of(connection, number), RunEvent.INCOMPLETE, subject=f"run {number}")
         _set_run(connection, number, state, now, marker_ns)
         _set_problem(connection, number, error)
         custody.append(connection, now, number, RunEvent.INCOMPLETE, problem=error.message)
@@ -176,11 +176,20 @@ def record_same_again(database: Database, number: int, *, marker_ns: int | None,
 def record_safe(database: Database, number: int, *, now: datetime, found: str) -> bool:
     """Move a planned run to safe; False if somebody else did so before."""
     with database.transaction() as connection:
-        state = _state(connection, number)
+        state = state_of(connection, number)
         if state is not RunState.PLANNED:
             return False
-        _move_run(connection, number, RunEvent.POLICY_HOLDS, now, found=found)
+        move_run(connection, number, RunEvent.POLICY_HOLDS, now, found=found)
         return True
+
+
+def record_released(database: Database, number: int, *, now: datetime) -> RunState:
+    """Move a safe run to released; return the state that it had, from which others may have moved it."""
+    with database.transaction() as connection:
+        state = state_of(connection, number)
+        if state is RunState.SAFE:
+            move_run(connection, number, RunEvent.FILES_REMOVED, now)
+        return state
 
 
 def record_run_event(database: Database, number: int, event: RunEvent, *, now: datetime, **facts: object) -> None:
@@ -190,7 +199,7 @@ def record_run_event(database: Database, number: int, event: RunEvent, *, now: d
         CatalogueError: the state table forbids it.
     """
     with database.transaction() as connection:
-        _move_run(connection, number, event, now, **facts)
+        move_run(connection, number, event, now, **facts)
 
 
 def note(database: Database, number: int, event: str, *, now: datetime, **facts: object) -> None:
@@ -277,8 +286,13 @@ def _check_lfn_is_free(connection: sqlite3.Connection, plan: BundlePlan) -> None
         )
 
 
-def _move_run(connection: sqlite3.Connection, number: int, event: RunEvent, now: datetime, **facts: object) -> None:
-    state = next_run_state(_state(connection, number), event, subject=f"run {number}")
+def move_run(connection: sqlite3.Connection, number: int, event: RunEvent, now: datetime, **facts: object) -> None:
+    """Move a run to its next state, in a transaction of the caller's.
+
+    Raises:
+        StateError: the state table forbids it.
+    """
+    state = next_run_state(state_of(connection, number), event, subject=f"run {number}")
     connection.execute("UPDATE run SET state = ?, since = ? WHERE number = ?", (state.value, now.isoformat(), number))
     custody.append(connection, now, number, event, **facts)
 
@@ -324,7 +338,8 @@ def _digest(database: Database, bundle_id: int, size_bytes: int) -> BundleDigest
     return BundleDigest(size_bytes, bundle["adler32"], members)
 
 
-def _state(connection: sqlite3.Connection, number: int) -> RunState:
+def state_of(connection: sqlite3.Connection, number: int) -> RunState:
+    """The run's state, in a transaction of the caller's."""
     row = connection.execute("SELECT state FROM run WHERE number = ?", (number,)).fetchone()
     return RunState(row["state"]) if row else RunState.UNKNOWN
 

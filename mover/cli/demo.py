@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -128,7 +127,7 @@ def _move_run(
         out.print(f"{assessment}, asked of the storage itself")
         out.print(f"{seconds:.1f} s from end of run to safe")
         if release:
-            release_run(database, config, run, endpoints, now=datetime.now(UTC))
+            release_run(database, config, run, endpoints, clock=SystemClock())
             out.print(f"the local files of run {run} are removed")
         else:
             out.print(f"the local files of run {run} may go")

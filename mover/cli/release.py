@@ -16,6 +16,7 @@ from mover.ports import StorageEndpoint
 from mover.states import RunState
 from mover.steps.release import check_release, release_run
 from mover.steps.retention import fill_percent, kept_until, why_due
+from mover.wiring import SystemClock
 
 
 @click.command()
@@ -97,5 +98,5 @@ def _release(
     if dry_run:
         found = check_release(database, config, run, endpoints, gone=gone)
         return f"run {run}: {found.assessment}; {len(found.names)} files, {size(found.size_bytes)} would go ({why})"
-    found = release_run(database, config, run, endpoints, now=datetime.now(UTC), gone=gone)
+    found = release_run(database, config, run, endpoints, clock=SystemClock(), gone=gone)
     return f"run {run}: {found.assessment}; {len(found.names)} files, {size(found.size_bytes)}, are removed ({why})"

@@ -1,5 +1,6 @@
 """`mover run`: close, show, wait for and retry a run."""
 
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
@@ -14,11 +15,13 @@ from mover.cli.context import Context, pass_context
 from mover.cli.ranges import Number
 from mover.cli.tables import console, moment, printable, size, table
 from mover.cli.waiting import wait_until_safe
-from mover.errors import NoSourceError, RunError
+from mover.config import Config
+from mover.errors import MoverError, NoSourceError, RunError
 from mover.naming import LARGEST_RUN
+from mover.ports import StorageEndpoint
 from mover.states import ReplicaState, RunState
 from mover.steps.close import close_run
-from mover.steps.recheck import lost_behind_its_name, want_lost_again
+from mover.steps.look import look_again
 from mover.steps.route import Wait, Wanted, choose_route
 from mover.wiring import SystemClock
 
@@ -104,7 +107,7 @@ def wait(context: Context, number: int, deadline: float) -> None:
 
 @run.command()
 @click.argument("numbers", type=_NUMBER, metavar="RUN…", nargs=-1, required=True)
-@click.option("--look", is_flag=True, help="Ask the storage too, and upload again what is lost there.")
+@click.option("--look", is_flag=True, help="Ask the storage for each proven replica: what is lost is made again.")
 @pass_context
 def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
     """Take up again, at once, what is quarantined or waits for its next attempt.
@@ -123,18 +126,30 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
                     record.problem or f"run {record.number} is quarantined",
                     hint=f"mend it and `mover run close {record.number}`, or take it as it is with --force",
                 )
+        unasked: list[MoverError] = []
         for number in numbers:
-            now = datetime.now(UTC)
-            retried = retry_replicas(database, number, now=now)
+            retried = retry_replicas(database, number, now=datetime.now(UTC))
             click.echo(f"run {number}: {retried} of its replicas are taken up again now")
             if look:
-                lost = want_lost_again(database, context.config, number, endpoints, now=now)
-                click.echo(f"run {number}: lost at {', '.join(lost)}" if lost else f"run {number}: no file is gone")
-                for name in lost_behind_its_name(database, context.config, number, endpoints):
-                    click.echo(
-                        f"run {number}: {name} has lost the bytes and keeps the name: ask the site to remove the name, "
-                        "and look again"
-                    )
+                unasked += _look(database, context.config, number, endpoints)
+        if unasked:
+            raise unasked[0]
+
+
+def _look(
+    database: Database, config: Config, number: int, endpoints: Mapping[str, StorageEndpoint]
+) -> Iterable[MoverError]:
+    """Look at the storage and say what is found; what keeps it from being complete."""
+    looked = look_again(database, config, number, endpoints, clock=SystemClock())
+    if looked.lost:
+        click.echo(f"run {number}: lost at {', '.join(looked.lost)}: made again from what there is")
+    for name, error in looked.wrong.items():
+        click.echo(f"run {number}: wrong at {name}: {printable(error.message)}\n  {printable(error.hint)}")
+    for name, error in looked.unasked.items():
+        click.echo(f"run {number}: not asked at {name}: {printable(error.message)}", err=True)
+    if not (looked.lost or looked.wrong or looked.unasked):
+        click.echo(f"run {number}: every proven replica is there and right")
+    return looked.unasked.values()
 
 
 def _replica(one: ReplicaRecord, waiting: str) -> tuple[str, ...]:

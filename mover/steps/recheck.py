@@ -1,17 +1,15 @@
-"""Look at a run's proven replicas on the storage itself: before a release, and when a person asks."""
+"""Ask the storage itself whether the replica policy holds for a run at this moment: before a release."""
 
 from collections.abc import Callable, Mapping
-from datetime import datetime
 
 from mover.catalogue.database import Database
-from mover.catalogue.replicas import ReplicaRecord, record_lost, replicas_of_bundle
-from mover.catalogue.runs import BundleRecord, bundle_of, get_run, record_run_event
+from mover.catalogue.replicas import ReplicaRecord, replicas_of_bundle
+from mover.catalogue.runs import BundleRecord, bundle_of
 from mover.config import Config
 from mover.errors import CredentialError, MoverError, NotSafeError, StoppedError
-from mover.model import EndpointKind, Locality
+from mover.model import EndpointKind
 from mover.policy import Assessment, ProvenReplica, assess
 from mover.ports import StorageEndpoint
-from mover.states import RunEvent, RunState
 from mover.steps.standing import final_state
 from mover.steps.work import check_stored
 
@@ -54,63 +52,9 @@ def recheck(
     if not assessment.holds:
         raise NotSafeError(
             f"run {run} is {assessment}" + "".join(f"; {failure}" for failure in failures),
-            hint=f"the local files stay; ask the site; what is lost, `mover run retry {run} --look` uploads again",
+            hint=f"the local files stay; `mover run retry {run} --look` says what to do about each replica",
         )
     return assessment
-
-
-def want_lost_again(
-    database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint], *, now: datetime
-) -> list[str]:
-    """Look for proven replicas that are gone, and want them again.
-
-    They are made from the local files, or, where those are released, from another proven replica.
-
-    Returns:
-        The endpoints that have lost theirs.
-
-    Raises:
-        StorageError: an endpoint does not answer, so that nothing is known of its replica.
-    """
-    lfn, proven = _proven(database, config, run)
-    lost = [replica for replica in proven if endpoints[replica.endpoint].stat(lfn) is None]
-    if lost and get_run(database, run).state is RunState.SAFE:
-        record_run_event(database, run, RunEvent.REPLICA_LOST, now=now, endpoints=[one.endpoint for one in lost])
-    for replica in lost:
-        record_lost(database, replica, now=now)
-    return [replica.endpoint for replica in lost]
-
-
-def lost_behind_its_name(
-    database: Database, config: Config, run: int, endpoints: Mapping[str, StorageEndpoint]
-) -> list[str]:
-    """The tape endpoints that still list a proven replica, but say that they have lost its bytes.
-
-    The name is in the way of a new upload, and what was once on tape is not the mover's to remove.
-
-    Raises:
-        StorageError: an endpoint does not answer.
-    """
-    lfn, proven = _proven(database, config, run)
-    return [
-        replica.endpoint
-        for replica in proven
-        if config.places[replica.endpoint].kind is EndpointKind.TAPE
-        and endpoints[replica.endpoint].stat(lfn) is not None
-        and endpoints[replica.endpoint].locality(lfn) in {Locality.LOST, Locality.NONE}
-    ]
-
-
-def _proven(database: Database, config: Config, run: int) -> tuple[str, list[ReplicaRecord]]:
-    """The LFN of the run's bundle, and its replicas that nothing is left to do for."""
-    bundle = bundle_of(database, run)
-    if bundle is None:
-        return "", []
-    return bundle.lfn, [
-        replica
-        for replica in replicas_of_bundle(database, bundle.id)
-        if (place := config.places.get(replica.endpoint)) and replica.state is final_state(place.kind)
-    ]
 
 
 def _recheck_replica(

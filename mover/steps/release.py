@@ -4,21 +4,20 @@ import os
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 
 from mover.bundle.plan import BundlePlan
 from mover.bundle.scan import changed, list_run, open_directory
 from mover.catalogue import custody
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of_bundle
-from mover.catalogue.runs import bundle_of, get_run, note, record_run_event
+from mover.catalogue.runs import bundle_of, get_run, note, record_released
 from mover.config import Config
 from mover.errors import NotSafeError, RunChangedError
 from mover.model import Part
 from mover.naming import RunNaming
 from mover.policy import Assessment
-from mover.ports import StorageEndpoint
-from mover.states import RunEvent, RunState
+from mover.ports import Clock, StorageEndpoint
+from mover.states import RunState
 from mover.steps.recheck import recheck
 from mover.steps.standing import final_state
 
@@ -77,7 +76,7 @@ def release_run(
     run: int,
     endpoints: Mapping[str, StorageEndpoint],
     *,
-    now: datetime,
+    clock: Clock,
     gone: bool = False,
     alive: Callable[[int], None] = lambda _: None,
 ) -> Releasable:
@@ -88,14 +87,15 @@ def release_run(
     committed.
 
     Raises:
-        NotSafeError: the policy does not hold at this moment, or somebody still needs the files.
+        NotSafeError: the policy does not hold at this moment, or somebody still needs the files, or somebody else
+            released it at the same time.
         RunChangedError: a local file is not one that was bundled.
     """
     # 1
     found = check_release(database, config, run, endpoints, gone=gone, alive=alive)
     # 2
     plan = _check_catalogue(database, config, run)
-    note(database, run, _INTENDED, now=now, files=found.names, found=str(found.assessment))
+    note(database, run, _INTENDED, now=clock.now(), files=found.names, found=str(found.assessment))
     # 3. The marker first: without its parts it would be a second end of run.
     naming = config.runs.naming()
     with open_directory(config.runs.directory) as directory:
@@ -105,7 +105,18 @@ def release_run(
                 os.unlink(name, dir_fd=directory)
         os.fsync(directory)
     # 4
-    record_run_event(database, run, RunEvent.FILES_REMOVED, now=now)
+    before = record_released(database, run, now=clock.now())
+    if before is RunState.RELEASED:
+        raise NotSafeError(
+            f"run {run} was released by somebody else at the same time",
+            hint="nothing is left to do: its local files are removed",
+        )
+    if before is not RunState.SAFE:
+        raise NotSafeError(
+            f"run {run} is {before} again: while its local files were removed, a replica was found lost or wrong, or "
+            "the policy asked for more",
+            hint=f"it is made again from another replica; when the run is safe, `mover release {run} --now` takes note",
+        )
     return found
 
 

@@ -11,7 +11,6 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mover.catalogue.database import Database
@@ -57,7 +56,7 @@ def main() -> int:
         database = Database(config.catalogue)
         for run in asked.runs:
             if _state(database, run) is not RunState.RELEASED:
-                release_run(database, config, run, open_endpoints(), now=datetime.now(UTC))
+                release_run(database, config, run, open_endpoints(), clock=SystemClock())
         database.close()
     return 0
 

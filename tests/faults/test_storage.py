@@ -56,7 +56,9 @@ def test_byte_that_flips_before_the_verification(room: Room, box: Box, place: st
     assert_safe_everywhere(room, tmp_path / "unpacked")
 
 
-def test_byte_that_flips_after_the_verification_keeps_the_local_files(room: Room, box: Box, tmp_path: Path) -> None:
+def test_byte_that_flips_after_the_verification_is_mended_before_the_local_files_go(
+    room: Room, box: Box, tmp_path: Path
+) -> None:
     room.write_run()
     with box.engine():
         room.wait_until_safe()
@@ -66,8 +68,15 @@ def test_byte_that_flips_after_the_verification_keeps_the_local_files(room: Room
     assert refused.returncode == 9
     assert "brunel-disk" in refused.stderr
     assert_nothing_lost(room)
-    # The site finds its mistake.
-    _flip_a_byte(stored)
+    looked = box.mover("run", "retry", str(RUN), "--look").stdout
+    assert "run 4742: wrong at brunel-disk: " in looked
+    assert "have the site mend it, remove it or rename it; then `mover run retry 4742`" in looked
+    # The site follows the hint.
+    stored.rename(stored.with_suffix(".bad"))
+    assert box.mover("run", "retry", str(RUN)).returncode == 0
+    with box.engine():
+        room.wait_until_safe()
+    stored.with_suffix(".bad").unlink()
     assert box.mover("release", str(RUN), "--now").returncode == 0
     assert_safe_everywhere(room, tmp_path / "unpacked")
 

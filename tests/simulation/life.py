@@ -6,7 +6,7 @@ from collections.abc import Callable
 from mover.catalogue.endpoints import record_well
 from mover.catalogue.replicas import retry_replicas
 from mover.steps.close import close_run
-from mover.steps.recheck import want_lost_again
+from mover.steps.look import look_again
 from mover.steps.release import release_run
 from mover.steps.wants import apply_policy, plan_policy
 from tests.simulation.faults import Kind, Script, random_script
@@ -116,7 +116,7 @@ class Life:
         self._person(
             "release",
             script,
-            lambda person: release_run(person.database, person.config, run, person.endpoints, now=self.world.now()),
+            lambda person: release_run(person.database, person.config, run, person.endpoints, clock=self.world),
         )
 
     def retry(self, run: int, script: Script, *, look: bool) -> None:
@@ -125,7 +125,7 @@ class Life:
         def action(person: Process) -> None:
             retry_replicas(person.database, run, now=self.world.now())
             if look:
-                want_lost_again(person.database, person.config, run, person.endpoints, now=self.world.now())
+                look_again(person.database, person.config, run, person.endpoints, clock=self.world)
 
         self._person("retry", script, action)
 
@@ -180,9 +180,9 @@ class Life:
         self._natural(str(kind))
 
     def flip(self, run: int, place: str) -> None:
-        """A bit changes at rest."""
+        """A bit changes at rest; an empty file, which an upload that was cut short may have left, has none."""
         storage = self.world.storages[place]
-        if lfn_of(run) in storage.files:
+        if lfn_of(run) in storage.files and storage.content(lfn_of(run)):
             storage.corrupt(lfn_of(run))
             self.world.destroy(run, place)
         self._natural("bit flipped")

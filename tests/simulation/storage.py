@@ -315,7 +315,8 @@ def _spoiled(data: bytes, fault: Fault) -> bytes:
     at = int(fault.share * len(data))
     if fault.kind is Kind.SHORT:
         return data[:at]
-    return data[:at] + bytes([data[at] ^ 1]) + data[at + 1 :]
+    # A source that has become empty has no bit to change.
+    return data[:at] + bytes(byte ^ 1 for byte in data[at : at + 1]) + data[at + 1 :]
 
 
 def _never() -> bool:

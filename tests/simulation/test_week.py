@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.simulation.faults import Kind, random_script
+from tests.simulation.faults import Fault, Kind, random_script
+from tests.simulation.ledger import lfn_of
 from tests.simulation.life import ENGINES, Life
 from tests.simulation.places import PLACES
 from tests.simulation.settling import settle
@@ -106,3 +107,17 @@ def test_the_same_seed_gives_the_same_day(tmp_path: Path) -> None:
 @pytest.mark.parametrize("seed", range(20))
 def test_many_such_weeks(tmp_path: Path, seed: int) -> None:
     live_a_week(tmp_path, seed)
+
+
+def test_an_empty_file_has_no_bit_to_flip(tmp_path: Path) -> None:
+    """An upload may be cut before its first byte, and answered as complete."""
+    with World(tmp_path) as world:
+        life = Life(world, random.Random(0))  # noqa: S311 - to be repeated, not to be secret
+        life.take_run(parts=1)
+        life.look_around("engine 1", [])
+        names = [lane.name for lane in world.process("engine 1").lanes]
+        tape = world.storages[_TAPES[0]]
+        life.work("engine 1", names.index(tape.name), [Fault(Kind.SHORT, 0, 0.0, 0)])
+        assert tape.content(lfn_of(4700)) == b""
+        life.flip(4700, tape.name)
+        assert tape.content(lfn_of(4700)) == b""

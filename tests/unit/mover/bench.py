@@ -32,9 +32,12 @@ NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 class FixedClock:
     """A clock that stands still."""
 
+    def __init__(self, at: datetime = NOW) -> None:
+        self._at = at
+
     def now(self) -> datetime:
         """Always the same moment."""
-        return NOW
+        return self._at
 
 
 class Bench:

@@ -9,7 +9,7 @@ from mover.catalogue import custody
 from mover.catalogue.check import CHECKS, faults
 from mover.catalogue.export import export
 from mover.steps.release import release_run
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, FixedClock
 
 
 def _all_faults(bench: Bench) -> dict[str, list[str]]:
@@ -29,7 +29,7 @@ def test_nothing_is_wrong_with_a_catalogue_on_any_step_of_a_run(bench: Bench) ->
     assert not _all_faults(bench)
     bench.make_safe()
     assert not _all_faults(bench)
-    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
     assert not _all_faults(bench)
 
 

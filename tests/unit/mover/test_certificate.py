@@ -29,7 +29,7 @@ from proxyagent.chain import proxy_pem
 from proxyagent.proxy import Language, ProxyInfo, issue_proxy
 from proxyagent.request import new_key
 from proxyagent.statement import sign_statement
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, FixedClock
 
 PLACES: dict[str, tuple[str | None, str | None]] = {"tape": ("RAL", "tape"), "disk": ("IC", "disk")}
 ROBOT = "/C=UK/O=Sandbox/CN=Robot"
@@ -100,7 +100,7 @@ def test_a_released_run_is_certified_with_everything_that_was_proven(
     bench: Bench, proxy: RobotProxy, check: Check
 ) -> None:
     bench.make_safe()
-    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
     before = datetime.now(UTC).replace(microsecond=0)
     checked = check(_certificate(bench, proxy), signer=ROBOT)
     statement = checked.statement

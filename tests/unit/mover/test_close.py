@@ -22,7 +22,7 @@ from mover.steps.close import Closed, close_run
 from mover.steps.release import release_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
-from tests.unit.mover.bench import NOW, RUN, Bench
+from tests.unit.mover.bench import NOW, RUN, Bench, FixedClock
 from tests.unit.mover.running import events, known
 
 
@@ -113,10 +113,10 @@ def test_closing_again_with_the_same_files_clears_what_was_wrong(bench: Bench) -
     with pytest.raises(RunChangedError):
         bench.close_run()
     with pytest.raises(NotSafeError, match="second time"):
-        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
     stray.unlink()
     assert bench.close_run() is Closed.ALREADY
-    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
 
 
 def test_a_run_that_changed_before_anything_was_stored_can_be_planned_anew(bench: Bench) -> None:

@@ -16,11 +16,11 @@ from mover.catalogue.runs import record_run_event
 from mover.errors import CatalogueError, ForeignFileError, RunIncompleteError
 from mover.model import BundleKind
 from mover.states import ReplicaEvent, ReplicaState, RunEvent, RunState
-from mover.steps.recheck import want_lost_again
+from mover.steps.look import look_again
 from mover.steps.release import release_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, FixedClock
 
 _REPLICA = "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at) VALUES "
 
@@ -138,7 +138,7 @@ def test_a_run_on_its_way_agrees_with_its_records(bench: Bench) -> None:
 
 def test_the_story_of_a_released_run(bench: Bench) -> None:
     bench.make_safe()
-    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
     assert not _found(bench)
     story = replay(RUN, custody.records(bench.catalogue, RUN))
     assert (story.state, story.safe is not None, story.unproven_release) == (RunState.RELEASED, True, False)
@@ -184,7 +184,9 @@ def test_a_run_that_was_quarantined_forced_planned_anew_and_lost_a_replica(bench
 def test_a_lost_replica_is_no_longer_proven(bench: Bench) -> None:
     bench.make_safe()
     bench.endpoints["disk"].remove(LFN)
-    assert want_lost_again(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW + timedelta(1)) == ["disk"]
+    assert look_again(
+        bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock(NOW + timedelta(1))
+    ).lost == ("disk",)
     assert not _found(bench)
     story = replay(RUN, custody.records(bench.catalogue, RUN))
     assert (story.state, story.safe) == (RunState.PLANNED, None)

@@ -18,8 +18,8 @@ from mover.errors import ConfigError, EndpointUnavailableError
 from mover.model import ChecksumKind
 from mover.naming import LfnNaming, Step, Template
 from mover.states import ReplicaState, RunEvent, RunState
+from mover.steps.look import look_again
 from mover.steps.rebuild import Rebuilt, rebuild_run
-from mover.steps.recheck import want_lost_again
 from mover.steps.release import release_run
 from mover.steps.stored import Patience, Sites
 from mover.steps.walk import stored_runs
@@ -83,7 +83,7 @@ def spoil(endpoint: MemoryEndpoint, at: int = 3000) -> None:
 
 def test_a_released_run_is_what_it_was_but_for_the_fractions_of_seconds(bench: Bench, tmp_path: Path) -> None:
     bench.make_safe()
-    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
     before, was = bundle(bench.catalogue), replicas_of(bench.catalogue, RUN)
     bench.config = bench.config.model_copy(update={"catalogue": tmp_path / "new.sqlite"})
     bench.catalogue = Database(bench.config.catalogue, create=True)
@@ -116,11 +116,11 @@ def test_a_run_whose_files_are_here_is_safe_and_can_be_made_again_and_released(l
     assert plan is not None
     assert [part.mtime_ns for part in plan.parts] == [file.stat().st_mtime_ns for file in lost.files]
     lost.endpoints["disk"].remove(LFN)
-    assert want_lost_again(lost.catalogue, lost.config, RUN, lost.endpoints, now=LATER) == ["disk"]
+    assert look_again(lost.catalogue, lost.config, RUN, lost.endpoints, clock=FixedClock(LATER)).lost == ("disk",)
     work(lost, "disk", FixedClock())
     assert states(lost)["disk"] is ReplicaState.VERIFIED
     record_run_event(lost.catalogue, RUN, RunEvent.POLICY_HOLDS, now=LATER)
-    release_run(lost.catalogue, lost.config, RUN, lost.endpoints, now=LATER)
+    release_run(lost.catalogue, lost.config, RUN, lost.endpoints, clock=FixedClock(LATER))
     assert known(lost.catalogue, RUN).state is RunState.RELEASED
 
 
@@ -128,7 +128,7 @@ def test_a_release_that_was_cut_short_goes_on(lost: Bench) -> None:
     lost.files[0].unlink()
     rebuilt = rebuild(lost)
     assert (rebuilt.state, rebuilt.troubles) == (RunState.SAFE, ())
-    release_run(lost.catalogue, lost.config, RUN, lost.endpoints, now=LATER)
+    release_run(lost.catalogue, lost.config, RUN, lost.endpoints, clock=FixedClock(LATER))
 
 
 def test_local_files_that_are_not_the_bundles_are_told_and_never_released(lost: Bench) -> None:

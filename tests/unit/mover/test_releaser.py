@@ -18,7 +18,7 @@ from mover.states import ReplicaState, RunEvent, RunState
 from mover.steps import retention
 from mover.steps.release import check_release, release_run
 from mover.storage.memory import MemoryEndpoint
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, FixedClock
 from tests.unit.mover.running import SettableClock, add_run, known, replica, tune, work
 
 HOURS = 24.0
@@ -199,7 +199,7 @@ def later(bench: Bench, clock: SettableClock) -> int:
 
 
 def test_an_optional_endpoint_holds_up_no_release(bench: Bench, clock: SettableClock, later: int) -> None:
-    release_run(bench.catalogue, bench.config, later, bench.endpoints, now=NOW)
+    release_run(bench.catalogue, bench.config, later, bench.endpoints, clock=FixedClock())
     assert _state(bench, later) is RunState.RELEASED
     # It is made from a stored replica then.
     work(bench, "extra", clock)

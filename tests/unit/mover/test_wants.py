@@ -10,7 +10,7 @@ from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from mover.steps.wants import NewWants, apply_policy, plan_policy
 from mover.storage.memory import MemoryEndpoint
-from tests.unit.mover.bench import LFN, NOW, RUN, Bench
+from tests.unit.mover.bench import LFN, NOW, RUN, Bench, FixedClock
 from tests.unit.mover.running import events, known
 
 
@@ -63,7 +63,7 @@ def test_a_plan_that_is_applied_late_does_no_harm(bench: Bench) -> None:
 def test_a_released_run_gets_its_new_replica_from_a_stored_one(bench: Bench) -> None:
     asked = bench.config
     bench.config = _with_another_disk(bench.config, disks=1, endpoints=("tape", "disk"))
-    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, now=NOW)
+    release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
     bench.config = asked
     found = plan_policy(bench.catalogue, bench.config)
     assert [want.endpoints for want in found.wants] == [("extra",)]
