@@ -16,6 +16,7 @@ from mover.cli.tables import printable
 from mover.config import Config
 from mover.durable import new_file
 from mover.errors import AuditError, AuditIncompleteError, ConfigError, OutputError
+from mover.steps.here import check_runs_are_here
 from mover.steps.rebuild import Rebuilt, rebuild_run
 from mover.steps.stored import Patience, Sites
 from mover.steps.walk import stored_runs
@@ -49,6 +50,9 @@ _BESIDE = ("-wal", "-shm", "-journal")
     metavar="HOURS",
     help="How long to wait for a file to come from tape.",
 )
+@click.option(
+    "--no-local-files", is_flag=True, help="The run directory is empty because no run has local files any more."
+)
 @pass_context
 def rebuild(
     context: Context,
@@ -58,12 +62,14 @@ def rebuild(
     endpoints: tuple[str, ...],
     ranges: tuple[str, ...],
     stage_hours: float,
+    no_local_files: bool,
 ) -> None:
     """Make the catalogue again from the manifests in the stored bundles. The old one is not touched.
 
     Every bundle that the endpoints list under the LFNs of the configuration is entered in the state that is proven now.
     The history is not stored: the new custody chain begins with what was found. Exits with 7 if something does not fit
     together, with 13 if an endpoint could not be asked for something; the new catalogue is made all the same.
+    A run without local files counts as released: a run directory without any run's files is refused.
 
     \b
     Examples:
@@ -73,6 +79,8 @@ def rebuild(
     config = context.config
     if unknown := set(endpoints) - config.places.keys():
         raise ConfigError(f"there is no endpoint {min(unknown)!r}", hint=f"there are {', '.join(config.places)}")
+    if not no_local_files:
+        check_runs_are_here(config.runs.directory, config.runs.naming())
     named = _named(ranges)
     adapters = build_endpoints(config)
     sites = Sites(config, adapters, Patience(stage_hours * 3600, time.sleep), names=endpoints)

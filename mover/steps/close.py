@@ -108,7 +108,7 @@ def _change(database: Database, config: Config, run: int) -> str | None:
     """How the files in the run directory differ from those of the plan, if they do; nothing is read of them."""
     try:
         with open_directory(config.runs.directory) as directory:
-            parts, _ = list_run(directory, config.runs.naming(), run)
+            parts, others = list_run(directory, config.runs.naming(), run)
     except UnsafeNameError as error:
         return error.message
     bundle = bundle_of(database, run)
@@ -118,5 +118,6 @@ def _change(database: Database, config: Config, run: int) -> str | None:
     changes = [f"{name} is gone" for name in planned if name not in found]
     changes += [f"{name} is new" for name in found if name not in planned]
     changes += [f"{name} has another size or time" for name in found if planned.get(name, found[name]) != found[name]]
+    changes += [other for other in others if other not in bundle.plan.findings]
     more = len(changes) - _SHOWN
     return ", ".join(changes[:_SHOWN]) + (f", and {more} more" if more > 0 else "") or None

@@ -246,6 +246,20 @@ def test_adopting_a_range_says_how_many_are_stored_nowhere(mover: Mover) -> None
     assert (found.exit_code, found.stderr) == (0, "3 of 3 runs are stored nowhere\n")
 
 
+def test_a_run_directory_without_any_run_is_not_believed_by_rebuild(
+    mover: Mover, daq: DaqWriter, tmp_path: Path
+) -> None:
+    """As if its disk were not mounted: all runs would count as released."""
+    into = tmp_path / "new.sqlite"
+    (daq.directory / "lost+found").mkdir()
+    refused = mover("catalogue", "rebuild", "--into", str(into))
+    _assert_refused(refused, 4, "no file of any run is in ")
+    assert not into.exists()
+    assert mover("catalogue", "rebuild", "--into", str(into), "--no-local-files").stdout == f"0 runs are in {into}\n"
+    daq.write_run(RUN, parts=1, part_bytes=10_000)
+    assert mover("catalogue", "rebuild", "--into", str(tmp_path / "other.sqlite")).exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("content", "said", "hint"),
     [

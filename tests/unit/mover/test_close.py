@@ -52,6 +52,13 @@ def test_an_incomplete_run_can_be_forced_and_says_so_in_its_manifest(bench: Benc
     assert bundle.plan.findings == ("there is no END_OF_RUN event",)
 
 
+def test_a_strange_file_of_a_closed_run_is_told_at_its_second_end(bench: Bench) -> None:
+    bench.close_run()
+    (bench.config.runs.directory / "04742.tmp").touch()
+    with pytest.raises(RunChangedError, match=r"04742\.tmp is neither a part nor the marker"):
+        bench.close_run()
+
+
 def test_a_second_end_of_run_with_the_same_files_changes_nothing_and_with_others_is_refused(bench: Bench) -> None:
     bench.close_run()
     planned = bundle_of(bench.catalogue, RUN)

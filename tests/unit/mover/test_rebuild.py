@@ -14,10 +14,11 @@ from mover.catalogue.agreement import disagreements
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import BundleRecord, bundle_of, record_run_event
-from mover.errors import ConfigError, EndpointUnavailableError
+from mover.errors import ConfigError, EndpointUnavailableError, NotSafeError, RunChangedError
 from mover.model import ChecksumKind
 from mover.naming import LfnNaming, Step, Template
 from mover.states import ReplicaState, RunEvent, RunState
+from mover.steps.close import Closed, close_run
 from mover.steps.look import look_again
 from mover.steps.rebuild import Rebuilt, rebuild_run
 from mover.steps.release import release_run
@@ -137,6 +138,31 @@ def test_local_files_that_are_not_the_bundles_are_told_and_never_released(lost: 
     assert rebuilt.state is RunState.SAFE
     assert "04742.001 is not in its bundle like that" in rebuilt.troubles[0]
     assert "04742.001" in str(known(lost.catalogue, RUN).problem)
+
+
+def test_a_local_file_that_is_no_part_of_its_bundle_is_told_and_never_released(lost: Bench) -> None:
+    late = lost.config.runs.directory / "04742.log"
+    late.write_bytes(b"what the shift crew wrote")
+    rebuilt = rebuild(lost)
+    assert rebuilt.state is RunState.SAFE
+    assert "04742.log is neither a part nor the marker" in rebuilt.troubles[0]
+    with pytest.raises(NotSafeError, match=r"04742\.log"):
+        release_run(lost.catalogue, lost.config, RUN, lost.endpoints, clock=FixedClock(LATER))
+    # The engine finds the marker, which the new catalogue does not know: that mends nothing.
+    with pytest.raises(RunChangedError, match=r"04742\.log"):
+        close_run(lost.catalogue, lost.config, RUN, now=LATER, marker_ns=5)
+    late.unlink()
+    assert close_run(lost.catalogue, lost.config, RUN, now=LATER) is Closed.ALREADY
+    release_run(lost.catalogue, lost.config, RUN, lost.endpoints, clock=FixedClock(LATER))
+
+
+def test_a_file_that_is_no_part_of_a_released_run_needs_a_person(released: Bench) -> None:
+    (released.config.runs.directory / "04742.log").write_bytes(b"what the shift crew wrote")
+    assert rebuild(released).state is RunState.RELEASED
+    assert "04742.log" in str(known(released.catalogue, RUN).problem)
+    (released.config.runs.directory / "04742.log").unlink()
+    assert close_run(released.catalogue, released.config, RUN, now=LATER) is Closed.RELEASED
+    assert known(released.catalogue, RUN).problem is None
 
 
 def test_what_is_not_there_is_wanted_and_copied_by_the_engine(released: Bench) -> None:
