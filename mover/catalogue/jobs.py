@@ -81,8 +81,9 @@ _CLAIMS = (
     ),
     (
         "SELECT * FROM job WHERE state = 'collected' AND next_attempt_at <= :now "
-        "AND (owner IS NULL OR lease_until < :now) AND EXISTS (SELECT 1 FROM replica "
-        "WHERE replica.bundle_id = job.bundle_id AND replica.state IN ('verified', 'archived')) ORDER BY since LIMIT 1"
+        "AND (owner IS NULL OR lease_until < :now) AND (EXISTS (SELECT 1 FROM replica "
+        "WHERE replica.bundle_id = job.bundle_id AND replica.state IN ('verified', 'archived')) "
+        "OR bundle_id IN (SELECT id FROM output_nowhere)) ORDER BY since LIMIT 1"
     ),
     (
         "SELECT job.* FROM job LEFT JOIN campaign ON campaign.id = job.campaign_id WHERE job.state = 'wanted' "

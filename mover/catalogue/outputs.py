@@ -131,6 +131,11 @@ def unproven_outputs(database: Database) -> set[int]:
     return {row["bundle_id"] for row in rows}
 
 
+def is_nowhere(database: Database, bundle_id: int) -> bool:
+    """Whether nothing is left of an output: it is not kept here, and stored nowhere."""
+    return bool(database.query("SELECT 1 FROM output_nowhere WHERE id = ?", bundle_id))
+
+
 def job_of_bundle(database: Database, bundle_id: int) -> JobRecord:
     """The job whose output the bundle is."""
     (row,) = database.query("SELECT id FROM job WHERE bundle_id = ?", bundle_id)

@@ -8,7 +8,7 @@ from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import asdict
 
-from mover.catalogue.outputs import record_proven
+from mover.catalogue.outputs import is_nowhere, record_proven
 from mover.catalogue.runs import BundleRecord, get_bundle
 from mover.errors import OutputContractError
 from mover.ports import StorageEndpoint
@@ -30,6 +30,11 @@ def prove(work: JobWork) -> None:
     """
     bundle = get_bundle(work.database, work.job.bundle_id or 0)
     # 1
+    if is_nowhere(work.database, bundle.id):
+        raise OutputContractError(
+            f"the output of the {work.job.key}, {bundle.lfn}, is stored nowhere: what was stored was wrong or is gone",
+            hint=f"`mover run show {bundle.run}` says what was found; `mover reco retry {bundle.run}` does it again",
+        )
     endpoint = choose_source(work, bundle)
     # 2
     proof = _check(work, bundle, endpoint)

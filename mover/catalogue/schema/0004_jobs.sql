@@ -60,3 +60,9 @@ CREATE INDEX job_campaign ON job (campaign_id, state);
 -- What counts for the limits: submitted, or about to be.
 CREATE VIEW job_under_way AS
 SELECT * FROM job WHERE state = 'submitted' OR (state = 'wanted' AND owner NOTNULL);
+
+-- Outputs of which nothing is left: not kept here, and stored nowhere.
+CREATE VIEW output_nowhere AS
+SELECT bundle.id FROM bundle JOIN job ON job.bundle_id = bundle.id WHERE bundle.ready_made IS NULL
+AND NOT EXISTS (SELECT 1 FROM replica WHERE replica.bundle_id = bundle.id
+    AND replica.state IN ('copied', 'verified', 'archived'));

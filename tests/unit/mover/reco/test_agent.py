@@ -293,3 +293,67 @@ def test_no_room_in_the_scratch_area_is_waited_for(reco: RecoBench) -> None:
     reco.what_becomes = good
     reco.turns(8)
     assert {job.state for job in reco.jobs().values()} == {JobState.PROVEN}
+
+
+@pytest.fixture
+def staging(tmp_path: Path) -> Iterator[RecoBench]:
+    """With a batch system that fetches and stores files itself."""
+    made = RecoBench(tmp_path, stages=True)
+    yield made
+    custody.verify(made.catalogue)
+    assert not list(disagreements(made.catalogue))
+
+
+def stored_by_the_batch_system(reco: RecoBench, job: JobSpec, content: bytes) -> JobStatus:
+    """Store the output where the job is told to, as a compute element does."""
+    url = job.outputs[0].url
+    assert url is not None
+    reco.endpoints["disk"].upload(url.removeprefix(reco.endpoints["disk"].url("x")[:-1]), [content], len(content))
+    return write_output(job, content, saved=False)
+
+
+def test_what_a_batch_system_has_stored_itself_is_verified_renamed_and_proven(staging: RecoBench) -> None:
+    given: list[JobSpec] = []
+
+    def becomes(job: JobSpec) -> JobStatus:
+        given.append(job)
+        return stored_by_the_batch_system(staging, job, output_tar(4742))
+
+    staging.what_becomes = becomes
+    staging.turns(6)
+    assert {job.state for job in staging.jobs().values()} == {JobState.PROVEN}
+    assert staging.where(RECO_LFN) == {"disk": ReplicaState.VERIFIED, "tape": ReplicaState.ARCHIVED}
+    assert staging.stored("tape", RECO_LFN) == output_tar(4742)
+    bundle = given[0].inputs[2]
+    assert bundle.source == staging.endpoints["disk"].url("MICE/04742.tar")
+    assert not [path for path in staging.endpoints["disk"].list("RECO/0.4.1") if "mover" in path.path]
+
+
+def test_what_a_batch_system_says_it_has_stored_and_has_not_is_caught(staging: RecoBench) -> None:
+    staging.what_becomes = lambda job: write_output(job, output_tar(4742), saved=False)
+    staging.turns(3)
+    for job in staging.jobs().values():
+        assert job.state is JobState.QUARANTINED
+        assert job.problem is not None
+        assert "nothing was saved" in job.problem
+
+
+def test_what_a_batch_system_has_stored_otherwise_than_it_was_made_never_gets_its_name(staging: RecoBench) -> None:
+    def becomes(job: JobSpec) -> JobStatus:
+        status = stored_by_the_batch_system(staging, job, output_tar(4742))
+        (path,) = [one.path for one in staging.endpoints["disk"].list(job_folder(job)) if "mover" in one.path]
+        staging.endpoints["disk"].corrupt(path)
+        return status
+
+    staging.what_becomes = becomes
+    staging.turns(6)
+    for job in staging.jobs().values():
+        assert job.state is JobState.QUARANTINED
+        assert job.problem is not None
+        assert "is stored nowhere" in job.problem
+    assert staging.stored("disk", RECO_LFN) is None
+
+
+def job_folder(job: JobSpec) -> str:
+    """Where its output goes."""
+    return "RECO/0.4.1" if job.name.startswith("reco") else "Simulation/0.4.1"
