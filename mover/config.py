@@ -81,6 +81,8 @@ class BundleConfig(Table):
     def _steps_differ(self) -> "BundleConfig":
         if len({one.first_run for one in self.step}) != len(self.step):
             raise ValueError("two [[bundle.step]] begin with the same first_run")
+        if len({one.name for one in self.step}) != len(self.step):
+            raise ValueError("two [[bundle.step]] have the same name")
         return self
 
     def naming(self) -> LfnNaming:
@@ -203,6 +205,14 @@ class EngineConfig(Table):
     failures_before_pause: int = Field(default=3, ge=1, le=100)
     first_probe_seconds: Seconds = 30.0
     longest_probe_seconds: Seconds = 600.0
+
+    @model_validator(mode="after")
+    def _longest_is_longest(self) -> "EngineConfig":
+        for what in ("retry", "probe"):
+            first, longest = getattr(self, f"first_{what}_seconds"), getattr(self, f"longest_{what}_seconds")
+            if longest < first:
+                raise ValueError(f"longest_{what}_seconds ({longest:g}) is less than first_{what}_seconds ({first:g})")
+        return self
 
 
 class Config(Table):

@@ -1,9 +1,9 @@
 """What the tables of the configuration have in common."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from mover.errors import UnsafeNameError
 from mover.model import check_name
@@ -28,9 +28,22 @@ Seconds = Annotated[float, Field(ge=0.05, le=7 * 86400)]
 
 
 class Table(BaseModel):
-    """A table of the configuration: frozen, and without unknown keys."""
+    """A table of the configuration: frozen, without unknown keys, its values of the kind that TOML says they are."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _are_of_their_kinds(cls, values: object) -> object:
+        """Pydantic would take true for 1, and "5" for a number."""
+        for name, value in values.items() if isinstance(values, dict) else ():
+            declared = cls.model_fields[name].annotation if name in cls.model_fields else None
+            kinds = {declared, *get_args(declared)}
+            if bool in kinds and not isinstance(value, bool):
+                raise ValueError(f"{name} must be true or false, without quotes")
+            if kinds & {int, float} and isinstance(value, bool | str):
+                raise ValueError(f"{name} must be a number, without quotes")
+        return values
 
 
 class CredentialConfig(Table):

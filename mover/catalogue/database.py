@@ -1,6 +1,7 @@
 """Open the catalogue's SQLite file, bring its schema up to date, and run transactions on it."""
 
 import sqlite3
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,6 +30,7 @@ class Database:
         self.path = path
         #: Which file it is, once SQLite has opened or made it.
         self._file: tuple[int, int] | None = None
+        _refuse_special(path)
         mode = "rwc" if create else "rw"
         uri = read_only_uri(path) if read_only else f"{path.absolute().as_uri()}?mode={mode}"
         with _refusals(path, read_only=read_only):
@@ -225,6 +227,16 @@ def _code(error: sqlite3.Error) -> int:
     """The primary result code: extended ones add more above its byte."""
     code: int = getattr(error, "sqlite_errorcode", 0)
     return code & 0xFF
+
+
+def _refuse_special(path: Path) -> None:
+    """Refuse what is no plain file, such as /dev/null: SQLite would hang at it, or seem to write."""
+    try:
+        is_plain = stat.S_ISREG(path.stat().st_mode)
+    except OSError:
+        return  # it is not there, or SQLite says why it cannot be looked at
+    if not is_plain:
+        raise CatalogueError(f"the catalogue {path} is no plain file", hint="mend `catalogue` in the configuration")
 
 
 def _identity(path: Path) -> tuple[int, int] | None:

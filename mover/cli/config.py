@@ -3,6 +3,9 @@
 import os
 import stat
 from collections.abc import Iterator
+from itertools import combinations
+from os.path import normpath
+from urllib.parse import urlsplit
 
 import click
 
@@ -26,6 +29,8 @@ def check(context: Context) -> None:
       mover --config mover.toml config check
     """
     loaded = context.config
+    for doubt in _doubtful(loaded):
+        click.echo(f"warning: {doubt}", err=True)
     faults = list(_missing(loaded))
     if faults:
         raise ConfigError(
@@ -33,6 +38,18 @@ def check(context: Context) -> None:
             hint="mend them, or the configuration; run this as the user that the engine runs as",
         )
     click.echo(f"{context.config_path} is good: experiment {loaded.experiment}, {len(loaded.endpoint)} endpoints")
+
+
+def _doubtful(loaded: Config) -> Iterator[str]:
+    """Endpoints that may be one storage, reached in two ways: nobody can tell by URLs alone."""
+    for one, other in combinations(loaded.endpoint, 2):
+        urls = [urlsplit(place.url) for place in (one, other)]
+        hosts, paths = {url.hostname for url in urls}, {normpath(f"/{url.path.lstrip('/')}") for url in urls}
+        if len(hosts) == len(paths) == 1:
+            yield (
+                f"{one.name} and {other.name} have the same host and path: if that is one storage, "
+                "one copy of a bundle would count as two; keep only one of them"
+            )
 
 
 def _missing(loaded: Config) -> Iterator[str]:
@@ -44,7 +61,9 @@ def _missing(loaded: Config) -> Iterator[str]:
         yield f"runs.directory: {runs} cannot be read and written (released files are removed from it)"
     if not folder.is_dir():
         yield f"catalogue: its folder {folder} is not there"
-    elif loaded.catalogue.is_dir() or not os.access(folder, os.W_OK | os.X_OK):
+    elif loaded.catalogue.exists() and not loaded.catalogue.is_file():
+        yield f"catalogue: {loaded.catalogue} is no plain file"
+    elif not os.access(folder, os.W_OK | os.X_OK):
         yield f"catalogue: {loaded.catalogue} cannot be written"
     if not any(loaded.credential.ca_directory.glob("*.0")):
         yield f"credential.ca_directory: {loaded.credential.ca_directory} has no CA certificate (<hash>.0)"

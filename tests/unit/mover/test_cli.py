@@ -1,5 +1,6 @@
 """The command line: bad input gets a clear error and its exit code, and nothing is lost."""
 
+import os
 import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -148,6 +149,43 @@ def test_config_check_says_what_is_missing_on_this_machine_and_is_content_when_i
         checked = mover("config", "check")
     assert checked.exit_code == 0
     assert "is good: experiment MICE, 1 endpoints" in checked.output
+
+
+@pytest.mark.parametrize("kind", ["device", "FIFO", "folder", "link to a device"])
+def test_a_catalogue_that_can_be_none_is_refused_everywhere(mover: Mover, tmp_path: Path, kind: str) -> None:
+    path = tmp_path / "catalogue.sqlite"
+    if kind == "FIFO":
+        os.mkfifo(path)
+    elif kind == "folder":
+        path.mkdir()
+    else:
+        path.symlink_to("/dev/null")
+        path = Path("/dev/null") if kind == "device" else path
+        config = tmp_path / "mover.toml"
+        config.write_text(config.read_text().replace(f"{tmp_path}/catalogue.sqlite", str(path)))
+    for command in (("status",), ("run", "close", str(RUN)), ("policy", "plan"), ("catalogue", "check")):
+        _assert_refused(mover(*command), 5, f"the catalogue {path} is no plain file\n")
+    assert f"\n  catalogue: {path} is no plain file\n" in mover("config", "check").stderr
+
+
+@pytest.mark.parametrize(
+    ("urls", "warned"),
+    [
+        (("root://SE.example.org//store/mice/", "davs://se.example.org:2880/store/mice"), True),
+        (("root://se.example.org:1094//store", "root://se.example.org:1095//store"), True),
+        (("root://se.example.org//store", "davs://se2.example.org/store"), False),
+        (("root://se.example.org//store", "davs://se.example.org/store2"), False),
+    ],
+)
+def test_endpoints_that_may_be_one_storage_are_warned_of(
+    mover: Mover, tmp_path: Path, urls: tuple[str, str], warned: bool
+) -> None:
+    with (tmp_path / "mover.toml").open("a") as file:
+        for number, url in enumerate(urls):
+            file.write(f'[[endpoint]]\nname = "e{number}"\nsite = "s{number}"\nkind = "disk"\nurl = "{url}"\n')
+    said = mover("config", "check").stderr.splitlines()
+    warnings = [line for line in said if line.startswith("warning: ")]
+    assert [line.partition(":")[2].partition(" have ")[0] for line in warnings] == [" e0 and e1"] * warned
 
 
 def test_a_retry_of_a_quarantined_run_says_what_to_do_instead(mover: Mover, daq: DaqWriter) -> None:

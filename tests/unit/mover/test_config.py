@@ -75,6 +75,21 @@ def test_several_faults_are_said_at_once_with_their_keys(tmp_path: Path) -> None
         ('"imperial-tape", "brunel-disk"]', '"brunel-disk", "brunel-disk"]', "endpoints names one twice"),
         ("streams = 2", "streams = 0", "greater than or equal to 1"),
         ('source = "tpc"', 'source = "fts"', "'tpc' or 'local'"),
+        ('name = "Step4"', 'name = "Step1"', "two [[bundle.step]] have the same name"),
+        ("[engine]", "[engine]\nfirst_retry_seconds = 1801", "longest_retry_seconds (1800) is less than first_retry"),
+        ("[engine]", "[engine]\nlongest_probe_seconds = 29.5", "longest_probe_seconds (29.5) is less than first_probe"),
+        ("streams = 2", "streams = true", "streams must be a number, without quotes"),
+        ("streams = 2", 'streams = "2"', "streams must be a number, without quotes"),
+        ("streams = 2", "checksum_timeout_seconds = ''", "checksum_timeout_seconds must be a number"),
+        ("streams = 2", "stall_timeout_seconds = false", "stall_timeout_seconds must be a number"),
+        (
+            "limit_bytes_per_second = 100_000_000",
+            "limit_bytes_per_second = true",
+            "limit_bytes_per_second must be a number, without quotes",
+        ),
+        ("streams = 2", "third_party_copy = 1", "third_party_copy must be true or false, without quotes"),
+        ("streams = 2", 'third_party_copy = "yes"', "third_party_copy must be true or false, without quotes"),
+        ('format = "date"', "poll_seconds = true", "runs: poll_seconds must be a number, without quotes"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path: Path, old: str, new: str, said: str) -> None:
