@@ -188,21 +188,26 @@ class GfalEndpoint(ABC):
         self.refuse_existing(path)
         self.make_parent(path)
         watch = Watch(alive, what=f"{source_url} to {url}", stall_seconds=self._stall_seconds)
-        ours = True
-        with removed_on_failure(self.remove, path, ours=lambda: ours, may_remove=may_remove):
+        with removed_on_failure(self.remove, path, ours=lambda: watch.begun, may_remove=may_remove):
             try:
                 watch.look()
                 self.third_party_copy(source_url, url, watch)
             except FileExistsAtEndpointError:
-                ours = False
+                watch.begun = False
                 raise
             except StorageError as error:
-                raise between_storages(error) from error
+                reason = self.refusal(url, error) if watch.begun and may_remove() else None
+                raise between_storages(reason or error) from error
             alive(size_bytes)
 
     def third_party_copy(self, source_url: str, url: str, watch: Watch) -> None:
         """Have the storages copy, with the watch looking on; gfal2 does it in a process of its own."""
         copy_by_gfal(source_url, url, self._credential.current(), watch)
+
+    def refusal(self, url: str, error: StorageError) -> StorageError | None:
+        """Why this storage ended a copy into its file `url`, which is ours, if it tells more than `error` does."""
+        del url, error
+        return None
 
     @abstractmethod
     def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:

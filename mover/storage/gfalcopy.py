@@ -47,6 +47,7 @@ def copy_by_gfal(source_url: str, target_url: str, proxy: NamedProxy, watch: Wat
     what = f"{source_url} to {target_url}"
     limit_waiting()  # in the environment, for the process
     with _process(_descriptors(proxy.path), _SIGN_REQUESTS) as connection:
+        watch.begun = True
         connection.sendall(json.dumps(request).encode() + b"\n")
         for message in _messages(connection, watch):
             match message:

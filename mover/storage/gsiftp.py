@@ -1,8 +1,9 @@
 """A storage element by GridFTP (gsiftp://: GFD.20, FTP with GSI); bulk data by gfal2's streams."""
 
+import re
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any, ClassVar
 
 from mover.errors import (
@@ -26,6 +27,12 @@ _PLUGIN = "GRIDFTP PLUGIN"
 # What a write says when the server has ended the STOR before it.
 _OVER = "IDLE not allowed here"
 _REFUSALS = 5
+# How a server tells of a data connection that the other side ended. Whose answer gfal2 sees first is chance.
+_BROKEN = re.compile(
+    r"System error in \w+: (?:Connection reset|Broken pipe)|end-of-file|connection closed", re.IGNORECASE
+)
+# More than what is left in a file's last block on a full disk.
+_PROBE = bytes(64 << 10)
 _CUT_SHORT = "it is tried again; if it stays so, ask the site"
 
 
@@ -79,6 +86,10 @@ class GsiFtpEndpoint(GfalEndpoint):
             if position + len(piece) > offset:
                 yield piece[max(0, offset - position) :]
             position += len(piece)
+
+    def refusal(self, url: str, error: StorageError) -> StorageError | None:
+        """What the target says of its disk, when the source told first, and only that the connection broke."""
+        return _refusal(self._session, url) if _BROKEN.search(error.message) else None
 
     def _call(self, url: str, call: Callable[[Any], Answer]) -> Answer:
         with self._session(url) as context:
@@ -177,20 +188,34 @@ class _Put:
         self.begun = True
 
     def reason(self) -> StorageError | None:
-        """Why the server does not take more, if it says so.
+        """Why the server does not take more, if it says so and the file is still ours to ask with."""
+        return _refusal(self._session, self._url) if self._may_remove() else None
 
-        It does when a stream ends, but gfal2 tells only that the data connection broke or stood still. The end of a
-        second, tiny one into the file, which is to be removed anyway, is not swallowed. It does not truncate the file,
-        nor make it longer.
-        """
-        if not self._may_remove():
-            return None
+
+def _refusal(session: Callable[[str], AbstractContextManager[Any]], url: str) -> StorageError | None:
+    """Why the server takes no more of a file, which is to be removed anyway, if it says so.
+
+    It does when a stream ends, but gfal2 tells only that the data connection broke or stood still. The end of a second
+    and small one, behind what is there, is not swallowed.
+    """
+    try:
         try:
-            with self._session(self._url) as context:
-                # Opened for writing, it would be truncated.
-                context.open(self._url, "r").pwrite(b"\0", 0)
-        except (AccessDeniedError, EndpointFullError) as reason:
-            return reason
-        except StorageError:
-            return None  # it was only to tell more about an error that is raised anyway
-        return None
+            with session(url) as context:
+                size_bytes = context.stat(url).st_size
+        except FileMissingError:  # gfal2 removes what a copy left
+            size_bytes = 0
+            _make_empty(session, url)
+        with session(url) as context:
+            # Opened for writing, it would be truncated, and the reason swallowed.
+            context.open(url, "r").pwrite(_PROBE, size_bytes)
+    except (AccessDeniedError, EndpointFullError) as reason:
+        return reason
+    except StorageError:
+        return None  # it was only to tell more about an error that is raised anyway
+    return None
+
+
+def _make_empty(session: Callable[[str], AbstractContextManager[Any]], url: str) -> None:
+    """A file, though its server may take no byte for it: that shows when it is written to again."""
+    with suppress(EndpointUnavailableError), session(url) as context:
+        context.open(url, "w").write(b"\0")

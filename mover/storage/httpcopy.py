@@ -85,7 +85,10 @@ def pull(source_url: str, target_url: str, new_curl: Callable[[], pycurl.Curl], 
     curl.setopt(pycurl.WRITEFUNCTION, report.write)
     curl.setopt(pycurl.NOPROGRESS, 0)
     curl.setopt(pycurl.XFERINFOFUNCTION, report.tick)
+    watch.begun = True
     status = _performed(curl, target_url, report)
+    if 400 <= status < 500:
+        watch.begun = False  # refused: what stands there, if anything, is not ours
     if status >= 300:
         raise _refused(status, report.without_secret(report.text), source_url, target_url)
     report.check_end(source_url, target_url)

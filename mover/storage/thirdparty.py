@@ -37,6 +37,8 @@ class Watch:
         self._stall_seconds = stall_seconds
         self._moved = time.monotonic()
         self._done_bytes = 0
+        #: Whether the target has been asked to make the file, so that what stands there may be ours.
+        self.begun = False
 
     def saw(self, done_bytes: int) -> None:
         """The storage says that `done_bytes` are copied. Only more than before is progress."""

@@ -46,7 +46,7 @@ def door(ca: CertificateAuthority, directory: Path, answer: Callable[[str, str],
             if given.takes_bytes:
                 self.send_response_only(100)
                 self.end_headers()
-                given.took(self.rfile.read(given.takes_bytes))
+            given.took(self.rfile.read(given.takes_bytes))
             self.send_response(given.status)
             for name, value in given.headers.items():
                 self.send_header(name, value)
@@ -57,7 +57,7 @@ def door(ca: CertificateAuthority, directory: Path, answer: Callable[[str, str],
             self.close_connection = True
 
         do_PUT = do_GET = do_HEAD = do_PROPFIND = do_MKCOL = answer  # noqa: N815
-        do_MOVE = do_DELETE = do_OPTIONS = answer  # noqa: N815
+        do_MOVE = do_DELETE = do_OPTIONS = do_POST = do_COPY = answer  # noqa: N815
 
         def log_message(self, *_arguments: object) -> None:
             """Say nothing."""

@@ -3,6 +3,7 @@
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from types import TracebackType
 
@@ -23,10 +24,12 @@ class Relay:
         open_bytes: int,
         answer_bytes: int | None = None,
         tap: Callable[[bytes], None] | None = None,
+        answer_delay_seconds: float = 0.0,
     ) -> None:
-        """`tap` is given everything that is passed on, in either direction."""
+        """`tap` is given everything that is passed on, in either direction; pieces of answers wait before they are."""
         self._target_port = target_port
         self._tap = tap
+        self._answer_delay_seconds = answer_delay_seconds
         self._left_answer_bytes = answer_bytes
         self._left_bytes = open_bytes
         self._stop = threading.Event()
@@ -83,6 +86,7 @@ class Relay:
         target = peers[source]
         try:
             data = source.recv(1 << 16)
+            time.sleep(0.0 if from_client else self._answer_delay_seconds)
             target.sendall(data)
         except OSError:
             data = b""

@@ -344,6 +344,21 @@ def test_a_full_target(pairs: Pairs, kind: str) -> None:
         pairs.near(kind).set_disk_full(full=False)
 
 
+def test_a_full_target_that_tells_after_the_source(pairs: Pairs) -> None:
+    """The source knows only that the connection between the two broke; the reason is the target's."""
+    source, near = pairs.pair("gsiftp").source, pairs.near("gsiftp")
+    put(source, SOURCE, LARGE)
+    near.set_disk_full(full=True)
+    try:
+        with Relay(near.port("GSIFTP_PORT"), open_bytes=ENDLESS, answer_delay_seconds=0.05) as relay:
+            pair = Pair(source, pairs.end("gsiftp", near, port=relay.port))
+            with pytest.raises(EndpointFullError):
+                pair.copy(LARGE)
+            assert pair.nothing_left()
+    finally:
+        near.set_disk_full(full=False)
+
+
 @pytest.mark.parametrize("kind", PROTOCOLS)
 def test_a_source_that_hangs(pairs: Pairs, kind: str) -> None:
     folder = uuid4().hex

@@ -12,6 +12,7 @@ from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.gridftp import GridFtpServer
 from mover.sandbox.process import give_to, server_user
 from tests.conformance.subjects import Site
+from tests.faults.local_disks import small_disk
 
 MEGABYTE = bytes(1 << 20)
 
@@ -107,6 +108,16 @@ def test_full_disk_is_told(server: GridFtpServer, endpoint: StorageEndpoint, meg
     assert endpoint.stat(path) is None
     server.set_disk_full(full=False)
     endpoint.upload(path, [MEGABYTE] * megabytes, megabytes << 20)
+
+
+def test_disk_that_fills_up_in_the_middle_is_told(server: GridFtpServer, endpoint: StorageEndpoint) -> None:
+    """It still takes what changes a block that the file has."""
+    with small_disk(server.disk_directory / "small", megabytes=8) as small:
+        give_to(server_user("nobody"), small)
+        with pytest.raises(EndpointFullError, match="No space left"):
+            endpoint.upload("small/a", [MEGABYTE] * 20, 20 << 20)
+        assert list(small.iterdir()) == []
+        endpoint.upload("small/a", [MEGABYTE], 1 << 20)
 
 
 def test_nothing_is_touched_to_find_a_reason_when_the_name_is_no_longer_ours(

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from mover.catalogue.replicas import release_claim
-from mover.errors import EndpointUnavailableError, StorageError, VerificationError
+from mover.errors import EndpointUnavailableError, StorageError, ThirdPartyCopyError, VerificationError
 from mover.ports import StorageEndpoint
 from mover.states import ReplicaState
 from mover.steps.transfer import transfer
@@ -112,6 +112,30 @@ def test_rename_that_was_done_in_part_is_tried_again(lied: Lied) -> None:
     with pytest.raises(EndpointUnavailableError, match="207"):
         lied.endpoint.rename("a", "b")
     assert lied.endpoint.stat("a") is not None
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_file_that_appears_before_a_copy_begins_is_left_alone(lied: Lied, site: Site, status: int) -> None:
+    """The source is asked for a macaroon first, and that may take its time, and fail."""
+    subject = remote_subject("davs", site)
+    lied.endpoint.upload("a", [DATA], SIZE)
+    answer = Answer(status, takes_bytes=1, took=lambda _: site.store(subject, "b", b"theirs"))
+    lied.liar.script.append(("POST", answer))
+    with subject.closing, pytest.raises(StorageError):
+        subject.open().copy_from(lied.endpoint, "a", "b", SIZE, alive=lambda _: None)
+    assert (site.folder(subject) / "b").read_bytes() == b"theirs"
+
+
+def test_file_at_which_a_copy_is_refused_is_left_alone(lied: Lied, site: Site) -> None:
+    subject = remote_subject("davs", site)
+    answer = Answer(403, took=lambda _: lied.store("b", b"theirs"))
+    lied.liar.script.append(("COPY", answer))
+    with subject.closing:
+        source = subject.open()
+        source.upload("a", [DATA], SIZE)
+        with pytest.raises(ThirdPartyCopyError):
+            lied.endpoint.copy_from(source, "a", "b", SIZE, alive=lambda _: None)
+    assert b"".join(lied.real.read("b")) == b"theirs"
 
 
 @pytest.mark.parametrize("method", ["PUT", "MOVE"])
