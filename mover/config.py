@@ -2,6 +2,7 @@
 
 import tomllib
 from collections.abc import Iterator
+from hashlib import sha256
 from os.path import normpath
 from pathlib import Path
 from typing import Literal
@@ -285,6 +286,10 @@ class Config(Table):
     def places(self) -> dict[str, EndpointConfig]:
         """The endpoints by name."""
         return {one.name: one for one in self.endpoint}
+
+    def digest(self) -> str:
+        """The sha256 of all values: equal for files that say the same, whatever their layout and comments."""
+        return sha256(self.model_dump_json().encode()).hexdigest()
 
 
 def load_config(path: Path) -> Config:

@@ -10,8 +10,10 @@ from collections.abc import Callable
 from mover.catalogue.database import Database
 from mover.catalogue.endpoints import record_well
 from mover.catalogue.replicas import free_dead_claims
-from mover.catalogue.runs import bundle_of, find_run, list_runs, record_safe
+from mover.catalogue.runs import find_run, record_safe
+from mover.catalogue.services import record_service
 from mover.config import Config
+from mover.configwatch import ConfigWatch
 from mover.errors import CatalogueError, MoverError, RunError, StateError
 from mover.headlog import HeadLog
 from mover.lane import Gate, Lane, OpenEndpoints, Progress, Surroundings
@@ -20,7 +22,7 @@ from mover.ports import Clock
 from mover.releaser import Releaser
 from mover.states import RunState
 from mover.steps.close import close_run
-from mover.steps.standing import standing
+from mover.steps.standing import standings
 
 log = logging.getLogger("mover")
 
@@ -31,7 +33,8 @@ class Engine:
     Args:
         open_endpoints: makes an adapter for each configured endpoint; called once for each lane, which closes them.
         observe: told of progress, from the lanes' threads; must be quick.
-        read_config: reads the configuration anew; nothing is released by one that has changed since.
+        read_config: reads the configuration anew; by one that has changed since, no run becomes safe and none is
+            released.
     """
 
     def __init__(
@@ -44,7 +47,7 @@ class Engine:
         read_config: Callable[[], Config] | None = None,
     ) -> None:
         self._config = config
-        self._read_config = read_config
+        self._watch = ConfigWatch(config, read_config)
         self._open_endpoints = open_endpoints
         self._clock = clock
         self._stop = threading.Event()
@@ -65,13 +68,14 @@ class Engine:
         """
         workers: list[Lane | Releaser] = [*self._lanes]
         if self._config.release.automatic:
-            workers.append(Releaser(self._config, self._open_endpoints, self._clock, self._stop, self._read_config))
+            workers.append(Releaser(self._config, self._open_endpoints, self._clock, self._stop, self._watch))
         threads = [threading.Thread(target=worker.run, name=worker.name) for worker in workers]
         database = Database(self._config.catalogue, create=True)
         try:
             for place in self._config.endpoint:
                 # What an engine before us found out is found out anew.
                 record_well(database, place.name)
+            record_service(database, "engine", self._config.digest(), now=self._clock.now())
             self._heads.tell(database)
             for thread in threads:
                 thread.start()
@@ -114,8 +118,7 @@ class Engine:
             known = find_run(database, run)
             if known is None or known.marker_ns != marker_ns:
                 self._close(database, run, marker_ns)
-        for record in list_runs(database, states=[RunState.PLANNED]):
-            self._assess(database, record.number)
+        self._assess(database)
 
     def _say_of_directory(self, trouble: str) -> None:
         """Log the trouble once when it begins, and once when it ends."""
@@ -140,13 +143,15 @@ class Engine:
             # One run's odd files must not stop the others.
             log.exception("run %d: cannot be closed", run)
 
-    def _assess(self, database: Database, run: int) -> None:
-        bundle = bundle_of(database, run)
-        if bundle is None:
-            return
-        found = standing(database, self._config, bundle, self._config.raw_policy())
-        if found.holds and record_safe(database, run, now=self._clock.now(), found=str(found)):
-            log.info("run %d: %s", run, found)
+    def _assess(self, database: Database) -> None:
+        policy = self._config.raw_policy()
+        for run, found in standings(database, self._config, policy, RunState.PLANNED):
+            if not found.holds:
+                continue
+            if self._watch.is_outdated():
+                return
+            if record_safe(database, run, now=self._clock.now(), found=str(found)):
+                log.info("run %d: %s", run, found)
 
 
 def _markers(config: Config) -> dict[int, int]:

@@ -41,9 +41,10 @@ from mover.errors import (
 )
 from mover.model import BundleKind, EndpointKind
 from mover.pace import Pace
-from mover.ports import SLOWEST_CHECKSUM_BYTES_PER_SECOND, Clock, StorageEndpoint
+from mover.ports import Clock, StorageEndpoint
 from mover.states import ReplicaEvent, ReplicaState
 from mover.steps.archive import archive
+from mover.steps.lease import needed_lease
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from mover.steps.work import Work
@@ -237,11 +238,7 @@ class Lane:
 
     def _with_patience(self, database: Database, claim: Claim, bundle: BundleRecord) -> Claim:
         """The claim, with a lease that outlasts the longest call of any step: a checksum of a large bundle."""
-        longest = timedelta(
-            seconds=self._place.checksum_timeout_seconds + bundle.size_bytes / SLOWEST_CHECKSUM_BYTES_PER_SECOND
-        )
-        # It is renewed when a third of it is gone, at the latest.
-        needed = 1.5 * longest
+        needed = needed_lease(self._place, bundle.size_bytes)
         if claim.lease >= needed:
             return claim
         claim = replace(claim, lease=needed)

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -10,7 +10,8 @@ from datetime import datetime, timedelta
 from mover.catalogue.database import Database
 from mover.catalogue.runs import RunRecord, list_runs
 from mover.config import Config
-from mover.errors import CatalogueError, ConfigError, MoverError, StateError, StoppedError
+from mover.configwatch import ConfigWatch
+from mover.errors import CatalogueError, MoverError, StateError, StoppedError
 from mover.lane import OpenEndpoints
 from mover.ports import Clock, StorageEndpoint
 from mover.states import RunState
@@ -40,7 +41,7 @@ class Releaser:
     """Looks every minute, on a thread of its own: storage that does not answer holds up nothing else.
 
     For a run that may not go, it is asked again after a minute, and then ever less often, up to once an hour. Nothing
-    goes while `read_config` gives another configuration: a policy that asks for more by now must hold.
+    goes while `watch` says that the configuration has changed: a policy that asks for more by now must hold.
 
     `failure` is why it ended before it was asked to.
     """
@@ -53,15 +54,14 @@ class Releaser:
         open_endpoints: OpenEndpoints,
         clock: Clock,
         stop: threading.Event,
-        read_config: Callable[[], Config] | None = None,
+        watch: ConfigWatch,
     ) -> None:
         self.failure: BaseException | None = None
         self._config = config
         self._open_endpoints = open_endpoints
         self._clock = clock
         self._stop = stop
-        self._read_config = read_config or (lambda: config)
-        self._outdated = ""
+        self._watch = watch
         self._refusals: dict[int, _Refusal] = {}
 
     def run(self) -> None:
@@ -85,7 +85,7 @@ class Releaser:
         Raises:
             CatalogueError: the catalogue cannot be read or written.
         """
-        if self._is_outdated():
+        if self._watch.is_outdated():
             return
         for record in list_runs(database, states=[RunState.SAFE]):
             if self._stop.is_set():
@@ -106,19 +106,6 @@ class Releaser:
             except Exception:
                 # One run's odd files must not keep the others on a disk that fills up.
                 log.exception("run %d: cannot be released", record.number)
-
-    def _is_outdated(self) -> bool:
-        """Whether the configuration is no longer ours; said once for each reason."""
-        why = ""
-        try:
-            if self._read_config() != self._config:
-                why = "the configuration has changed"
-        except ConfigError as error:
-            why = f"{error.message} ({error.hint})"
-        if why and why != self._outdated:
-            log.warning("no local file is released: %s; restart the engine", why)
-        self._outdated = why
-        return bool(why)
 
     def _release(
         self, database: Database, endpoints: Mapping[str, StorageEndpoint], record: RunRecord, why: str

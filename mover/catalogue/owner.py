@@ -13,12 +13,22 @@ def this_process() -> str:
 
 def is_dead(owner: str) -> bool:
     """Whether `owner` is known not to run any more; False also where that cannot be known (another machine)."""
-    host, boot, namespace, pid, started = owner.split("/")
-    if host != os.uname().nodename:
+    if not is_of_this_machine(owner):
         return False
+    _, boot, namespace, pid, started = owner.split("/")
     if boot != _boot_id():
         return True
     return namespace == _namespace() and _start_time(int(pid)) != started
+
+
+def host_of(owner: str) -> str:
+    """The name of the machine that `owner` runs on."""
+    return owner.partition("/")[0]
+
+
+def is_of_this_machine(owner: str) -> bool:
+    """Whether `owner` runs, or ran, on this machine."""
+    return host_of(owner) == os.uname().nodename
 
 
 def _namespace() -> str:

@@ -12,7 +12,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.owner import is_dead
 from mover.errors import LeaseLostError, MoverError
 from mover.model import BundleKind
-from mover.states import ReplicaEvent, ReplicaState, next_replica_state
+from mover.states import ReplicaEvent, ReplicaState, RunState, next_replica_state
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +96,20 @@ def replicas_of_bundle(database: Database, bundle_id: int) -> list[ReplicaRecord
 def replicas_at(database: Database, endpoint: str) -> list[tuple[str, ReplicaRecord]]:
     """The replicas at an endpoint, each with its bundle's LFN."""
     return [(row["lfn"], _replica(row)) for row in database.query(_SELECT + "WHERE endpoint = ?", endpoint)]
+
+
+def raw_replica_states(database: Database, state: RunState) -> dict[int, list[tuple[str, ReplicaState]]]:
+    """The endpoints and states of the replicas of raw data, for each run in `state`; oldest number first."""
+    found: dict[int, list[tuple[str, ReplicaState]]] = {}
+    rows = database.query(
+        "SELECT run.number, replica.endpoint, replica.state FROM run "
+        "JOIN bundle ON bundle.run = run.number AND bundle.kind = 'raw' "
+        "JOIN replica ON replica.bundle_id = bundle.id WHERE run.state = ? ORDER BY run.number, replica.id",
+        state,
+    )
+    for row in rows:
+        found.setdefault(row["number"], []).append((row["endpoint"], ReplicaState(row["state"])))
+    return found
 
 
 def get_replica(database: Database, replica_id: int) -> ReplicaRecord:

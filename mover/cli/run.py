@@ -21,6 +21,7 @@ from mover.naming import LARGEST_RUN
 from mover.ports import StorageEndpoint
 from mover.states import ReplicaState, RunState
 from mover.steps.close import close_run
+from mover.steps.lease import free_overlong_claims, overlong_claims
 from mover.steps.look import look_again
 from mover.steps.route import Wait, Wanted, choose_route
 from mover.wiring import SystemClock
@@ -68,6 +69,7 @@ def show(context: Context, number: int) -> None:
         jobs = jobs_of(database, number)
         story = custody.records(database, number)
         waiting = _waiting(context, database, [one for _, replicas in bundles for one in replicas])
+        overlong = overlong_claims(database, context.config, now=datetime.now(UTC))
     out.print(f"run {number}: {record.state} since {moment(record.since)}, closed {moment(record.closed_at)}")
     if record.problem:
         out.print(f"problem: {printable(record.problem)}\nhint: {printable(record.hint or '')}")
@@ -77,6 +79,9 @@ def show(context: Context, number: int) -> None:
         out.print(table(("member", "size", "sha256"), _members(bundle)))
         headings = ("endpoint", "state", "since", "problem", "hint")
         out.print(table(headings, [_replica(one, waiting.get(one.id, "")) for one in replicas]))
+    for held in overlong:
+        if held.claim.run == number:
+            out.print(printable(str(held)), soft_wrap=True)
     for job in jobs:
         out.print(f"the {job.key}: {job.state} since {moment(job.since)}", soft_wrap=True)
         if job.problem:
@@ -128,7 +133,10 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
                 )
         unasked: list[MoverError] = []
         for number in numbers:
-            retried = retry_replicas(database, number, now=datetime.now(UTC))
+            now = datetime.now(UTC)
+            for freed in free_overlong_claims(database, context.config, number, now=now):
+                click.echo(f"run {number}: taken over at {freed.claim.endpoint} from {printable(freed.claim.host)}")
+            retried = retry_replicas(database, number, now=now)
             click.echo(f"run {number}: {retried} of its replicas are taken up again now")
             if look:
                 unasked += _look(database, context.config, number, endpoints)

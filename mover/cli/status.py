@@ -1,6 +1,7 @@
 """`mover status`: all runs at a glance."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
 
 import click
 
@@ -8,9 +9,11 @@ from mover.catalogue.endpoints import EndpointHealth, sick_endpoints
 from mover.catalogue.jobs import JobRecord, jobs_of
 from mover.catalogue.replicas import ReplicaRecord, replicas_of
 from mover.catalogue.runs import RunRecord, list_runs, raw_bundles
+from mover.catalogue.services import ServiceRecord, services_here
 from mover.cli.context import Context, pass_context
 from mover.cli.tables import console, moment, printable, table
 from mover.states import JobState, ReplicaState
+from mover.steps.lease import overlong_claims
 
 _MOST_RUNS = 10
 
@@ -29,6 +32,8 @@ def status(context: Context) -> None:
         runs = [(run, replicas_of(database, run.number)) for run in list_runs(database)]
         jobs = {run.number: jobs_of(database, run.number) for run, _ in runs}
         raw = raw_bundles(database)
+        services = services_here(database)
+        overlong = overlong_claims(database, context.config, now=datetime.now(UTC))
     out = console()
     if not runs:
         out.print("no run was closed yet")
@@ -47,13 +52,24 @@ def status(context: Context) -> None:
         # Where nothing is reconstructed, there is nothing to say of it.
         shown = len(headings) if any(jobs.values()) else len(headings) - 1
         out.print(table(headings[:shown], [row[:shown] for row in rows]))
-    people = [*_for_people(runs), *_jobs_for_people(jobs)]
+    people = [*_outdated(context, services), *_for_people(runs), *map(str, overlong), *_jobs_for_people(jobs)]
     for heading, lines in (("needs a person", people), ("is tried again", _by_itself(runs, sick))):
         found = list(lines)
         if found:
             out.print(f"{heading}:")
         for line in found:
             out.print(printable(f"  {line}"), soft_wrap=True)
+
+
+def _outdated(context: Context, services: Iterable[ServiceRecord]) -> Iterator[str]:
+    """The daemons that go by another configuration than the file has now."""
+    digest = context.config.digest()
+    for one in services:
+        if one.config != digest:
+            yield (
+                f"the {one.name}, which runs since {moment(one.started_at)}, goes by another configuration than "
+                f"{context.config_path} has now: restart it"
+            ) + ("; until then it calls no run safe and releases nothing" if one.name == "engine" else "")
 
 
 def _for_people(runs: Iterable[tuple[RunRecord, list[ReplicaRecord]]]) -> Iterator[str]:

@@ -12,6 +12,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.jobs import JobRecord, free_dead_job_claims, jobs_in
 from mover.catalogue.outputs import forget_ready_made, job_of_bundle, kept_outputs
 from mover.catalogue.replicas import free_dead_claims
+from mover.catalogue.services import record_service
 from mover.config import Config
 from mover.errors import CatalogueError, ConfigError, MoverError
 from mover.lane import Gate, Lane, OpenEndpoints, Surroundings
@@ -69,6 +70,7 @@ class RecoAgent:
         threads = [threading.Thread(target=worker.run, name=worker.name) for worker in self.workers]
         database = Database(self._config.catalogue, create=True)
         try:
+            record_service(database, "reco agent", self._config.digest(), now=self._clock.now())
             for thread in threads:
                 thread.start()
             while not self._stop.is_set():

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from mover.catalogue.database import Database
 from mover.config import Config
+from mover.configwatch import ConfigWatch
 from mover.engine import Engine
 from mover.lane import Gate, Lane, Progress, Surroundings
 from mover.ports import Clock, StorageEndpoint
@@ -143,7 +144,9 @@ class Process:
         around = Surroundings(
             self.config, lambda: self.endpoints, self.world.clock, self.stop, threading.Event(), _unseen
         )
-        self.releaser = Releaser(self.config, lambda: self.endpoints, self.world.clock, self.stop)
+        self.releaser = Releaser(
+            self.config, lambda: self.endpoints, self.world.clock, self.stop, ConfigWatch(self.config)
+        )
         gates = [Gate(self.config, place) for place in self.config.endpoint]
         self.lanes = [Lane(gate, around) for gate in gates for _ in range(gate.place.streams)]
 

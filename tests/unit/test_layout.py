@@ -32,7 +32,9 @@ ALLOWED: dict[str, set[str]] = {
     "mover.storage": PURE | {"mover.ports", "mover.durable"},
     "mover.storage.gfalcopy_process": {"proxyagent.client"},
     "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
-    "mover.releaser": PURE | {"mover.ports", "mover.config", "mover.catalogue", "mover.steps", "mover.lane"},
+    "mover.configwatch": PURE | {"mover.config"},
+    "mover.releaser": PURE
+    | {"mover.ports", "mover.config", "mover.configwatch", "mover.catalogue", "mover.steps", "mover.lane"},
     "mover.audit": PURE
     | {"mover.pace", "mover.ports", "mover.config", "mover.bundle", "mover.catalogue", "mover.steps"},
     "mover.breaker": PURE | {"mover.config"},
@@ -44,6 +46,7 @@ ALLOWED: dict[str, set[str]] = {
     | {
         "mover.ports",
         "mover.config",
+        "mover.configwatch",
         "mover.catalogue",
         "mover.steps",
         "mover.lane",

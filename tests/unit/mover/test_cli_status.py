@@ -1,20 +1,24 @@
 """What `mover status` and `mover run show` say: each thing once, who has to do something, and what waits for what."""
 
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
 
 from mover.catalogue.database import Database
+from mover.catalogue.replicas import renew_claim
+from mover.catalogue.services import record_service
 from mover.cli.main import cli
-from mover.errors import EndpointUnavailableError, RunChangedError
+from mover.config import load_config
+from mover.errors import EndpointUnavailableError, LeaseLostError, RunChangedError
 from mover.sandbox.daq import DaqWriter
 from mover.steps.close import close_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
-from tests.unit.mover.bench import RUN, Bench
-from tests.unit.mover.running import SettableClock, add_run, tune, work
+from tests.unit.mover.bench import NOW, RUN, Bench
+from tests.unit.mover.running import SettableClock, add_run, claim_as_rival, tune, work
 
 Mover = Callable[..., str]
 
@@ -104,3 +108,37 @@ def test_a_replica_says_what_it_waits_for(bench: Bench, mover: Mover) -> None:
     assert "wanted, waits for a third-party copy from tape  " in shown("disk")
     bench.step(verify, "tape")
     assert "waits" not in shown("disk")
+
+
+def test_a_daemon_that_goes_by_another_configuration_is_told(bench: Bench, mover: Mover, tmp_path: Path) -> None:
+    path = tmp_path / "mover.toml"
+    record_service(bench.catalogue, "engine", load_config(path).digest(), now=NOW)
+    path.write_text("# only a comment\n" + path.read_text())
+    assert "another configuration" not in mover("status")
+    path.write_text(path.read_text().replace("disks = 1", "disks = 1\noptional = []\n[engine]\norder = 'newest-first'"))
+    assert (
+        "needs a person:\n  the engine, which runs since 2026-01-02 03:04:05Z, goes by another configuration than "
+        f"{path} has now: restart it; until then it calls no run safe and releases nothing\n"
+    ) in mover("status")
+
+
+def test_a_claim_that_a_clock_ahead_made_is_told_and_taken_over_by_a_person(bench: Bench, mover: Mover) -> None:
+    """Its engine is on another machine, and most likely dead: nothing goes on, and nothing failed."""
+    now = datetime.now(UTC)
+    claim = claim_as_rival(bench, "disk", now + timedelta(days=365))
+    assert claim is not None
+    said = f"run {RUN} at disk: an engine on elsewhere holds it until "
+    assert said in mover("status").partition("needs a person:\n")[2]
+    assert said in mover("run", "show", str(RUN))
+    assert f"run {RUN}: taken over at disk from elsewhere\n" in mover("run", "retry", str(RUN))
+    assert said not in mover("status")
+    assert bench.work("disk").claim.fence == claim.fence + 1
+    with pytest.raises(LeaseLostError):
+        renew_claim(bench.catalogue, claim, now=now)
+
+
+def test_a_lease_that_is_only_long_is_nothing_to_tell(bench: Bench, mover: Mover) -> None:
+    claim = claim_as_rival(bench, "disk", datetime.now(UTC))
+    assert claim is not None
+    assert "elsewhere" not in mover("status") + mover("run", "show", str(RUN)) + mover("run", "retry", str(RUN))
+    renew_claim(bench.catalogue, claim, now=datetime.now(UTC))

@@ -11,6 +11,7 @@ import pytest
 
 from mover.catalogue.runs import record_run_event
 from mover.config import Config, ReleaseConfig
+from mover.configwatch import ConfigWatch
 from mover.errors import ConfigError
 from mover.ports import MayRemove, always
 from mover.releaser import Releaser
@@ -47,7 +48,8 @@ def fill(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
 
 
 def _look(bench: Bench, clock: SettableClock) -> None:
-    Releaser(bench.config, bench.open_endpoints, clock, threading.Event()).look(bench.catalogue, bench.endpoints)
+    releaser = Releaser(bench.config, bench.open_endpoints, clock, threading.Event(), ConfigWatch(bench.config))
+    releaser.look(bench.catalogue, bench.endpoints)
 
 
 def _state(bench: Bench, run: int = RUN) -> RunState:
@@ -98,7 +100,7 @@ def test_why_files_stay_is_said_once_and_again_when_it_is_something_else(
 ) -> None:
     caplog.set_level(logging.WARNING, "mover")
     clock.advance(HOURS * 3600)
-    releaser = Releaser(bench.config, bench.open_endpoints, clock, threading.Event())
+    releaser = Releaser(bench.config, bench.open_endpoints, clock, threading.Event(), ConfigWatch(bench.config))
     bench.endpoints["tape"].migrated = lambda _: False
     for _ in range(3):
         releaser.look(bench.catalogue, bench.endpoints)
@@ -125,7 +127,7 @@ def test_a_site_is_asked_ever_less_often_for_what_may_not_go(
         return False
 
     clock.advance(HOURS * 3600)
-    releaser = Releaser(bench.config, bench.open_endpoints, clock, threading.Event())
+    releaser = Releaser(bench.config, bench.open_endpoints, clock, threading.Event(), ConfigWatch(bench.config))
     bench.endpoints["tape"].migrated = migrated
     for _ in range(8 * 60):
         releaser.look(bench.catalogue, bench.endpoints)
@@ -152,7 +154,8 @@ def test_nothing_goes_by_a_policy_that_has_changed_since(
         return now[0]
 
     started_with = bench.config
-    releaser = Releaser(started_with, bench.open_endpoints, clock, threading.Event(), read)
+    watch = ConfigWatch(started_with, read)
+    releaser = Releaser(started_with, bench.open_endpoints, clock, threading.Event(), watch)
     clock.advance(HOURS * 3600)
     tune(bench, "release", retention_hours=HOURS + 1)
     for changed in ([bench.config], []):
@@ -161,8 +164,8 @@ def test_nothing_goes_by_a_policy_that_has_changed_since(
         releaser.look(bench.catalogue, bench.endpoints)
         assert _state(bench) is RunState.SAFE
     assert [record.getMessage() for record in caplog.records if "restart" in record.getMessage()] == [
-        "no local file is released: the configuration has changed; restart the engine",
-        "no local file is released: mover.toml is not TOML (mend it); restart the engine",
+        "no run becomes safe, and no local file is released: the configuration has changed; restart the engine",
+        "no run becomes safe, and no local file is released: mover.toml is not TOML (mend it); restart the engine",
     ]
     now[:] = [started_with.model_copy()]
     releaser.look(bench.catalogue, bench.endpoints)
