@@ -106,7 +106,7 @@ class JobConfig(Table):
             naming = Template.parse(self.lfn_again, required={"run", "release", "iteration"}, optional=_LFN_FIELDS)
             Template.parse(self.lfn, required={"run", "release"}, optional=_LFN_FIELDS | {"iteration"})
             for text in (self.lfn, naming.text):
-                self.naming(text, ()).lfn(1, release="r", iteration=2)
+                self.naming(text, (Step("step", 0),)).lfn(1, release="r", iteration=2)
         except UnsafeNameError as error:
             raise ValueError(error.message) from error
         return self
