@@ -17,6 +17,9 @@ from tests.integration.mover.box import Box
 from tests.serverstate import servers_below
 
 _rooms = itertools.count(1)
+#: Where the reco robot may work: no server takes more on while it runs.
+RECO_AREAS = tuple(f"reco-{number}" for number in range(1, 17))
+_reco_areas = iter(RECO_AREAS)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -55,7 +58,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if not MODULE.exists():
         pytest.skip("softhsm2 is not installed: apt install softhsm2")
     base = tmp_path_factory.mktemp("site")
-    with TemporaryDirectory(prefix="sockets-") as sockets, Site(base, sockets=Path(sockets)) as site:
+    with TemporaryDirectory(prefix="sockets-") as sockets, Site(base, sockets=Path(sockets), areas=RECO_AREAS) as site:
         yield site
     # Gigabytes, and of no use without the servers.
     shutil.rmtree(base)
@@ -78,6 +81,12 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
         yield cluster
     finally:
         cluster.close()
+
+
+@pytest.fixture
+def reco_area() -> str:
+    """A path at every endpoint below which the reco robot may work, for this test alone."""
+    return next(_reco_areas)
 
 
 @pytest.fixture

@@ -28,6 +28,11 @@ def distinguished_name(common_name: str) -> x509.Name:
     )
 
 
+def slash_name(common_name: str) -> str:
+    """The same name as Grid software writes it."""
+    return f"/C=UK/O=Sandbox/CN={common_name}"
+
+
 @dataclass(frozen=True, slots=True)
 class HostCredential:
     """Paths of a server's certificate and key (PEM)."""

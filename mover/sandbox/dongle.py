@@ -72,6 +72,12 @@ class Dongle:
         module, uri = json.dumps(str(self.module)), json.dumps(self.uri)
         return f'[[identity]]\nname = "{name}"\nmodule = {module}\nuri = {uri}\n{settings}\n'
 
+    def plug_beside(self, other: "Dongle") -> None:
+        """Move it to the computer that `other` is in, so that one agent sees both."""
+        for token in (self.directory / "tokens").iterdir():
+            token.rename(other.directory / "tokens" / token.name)
+        self.directory = other.directory
+
     def _make_token(self, label: str) -> None:
         self._label = label
         self.directory.mkdir(mode=0o700)

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from mover.errors import SandboxError
-from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.ca import CertificateAuthority, slash_name
 from mover.sandbox.ports import PortLease
 from mover.sandbox.process import ServerProcess, give_to, server_user
 
@@ -35,7 +35,7 @@ class RobotServer(ABC):
             SandboxError: no port is free, or we are root and there is no such user.
         """
         self.directory = directory.resolve()
-        self.robot_name = f"/C=UK/O=Sandbox/CN={robot}"
+        self.robot_name = slash_name(robot)
         self._ca_directory = ca.directory
         self._user = server_user(user)
         self._ports = self._lease_ports()

@@ -1,8 +1,9 @@
-"""A whole site: CA, dongle, agent, two tape endpoints at different sites, and a disk endpoint."""
+"""A whole site: CA, two dongles, agent, two tape endpoints at different sites, and a disk endpoint."""
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from types import TracebackType
 
 from mover.sandbox.agent import Agent
@@ -10,10 +11,13 @@ from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.daq import DaqWriter
 from mover.sandbox.dongle import Dongle
 from mover.sandbox.process import together
+from mover.sandbox.service import MOVER, RECO
 from mover.sandbox.tape import TapeServer
-from mover.sandbox.xrootd import DiskServer
+from mover.sandbox.xrootd import DiskServer, Guest
 
-ROBOT = "Robot - sandbox mover"
+#: Where the reco robot writes, and what it reads, below a room's base.
+_RECO_WRITES, _RECO_READS = ("RECO", "Simulation"), ("MICE",)
+_RECO_IDENTITY = "reco"
 
 
 class Site:
@@ -23,10 +27,19 @@ class Site:
         SandboxError: a server is not installed or did not start.
     """
 
-    def __init__(self, base: Path, *, sockets: Path | None = None) -> None:
-        """Lay out nothing yet. `sockets` is where the agent's socket goes, if `base` has too long a path for one."""
+    def __init__(self, base: Path, *, sockets: Path | None = None, areas: Sequence[str] = ("",)) -> None:
+        """Lay out nothing yet. `sockets` is where the agent's socket goes, if `base` has too long a path for one.
+
+        The mover's robot may do anything at the endpoints. The reco robot may read raw data and write only its outputs,
+        in control rooms whose bundles go below one of `areas`.
+        """
         self.base = base
         self._sockets = sockets or base
+        reads, writes = (
+            tuple(str(PurePath(area, path)) for area in areas for path in paths)
+            for paths in (_RECO_READS, _RECO_WRITES)
+        )
+        self._reco = Guest(RECO.robot, "reco", reads, writes)
         self._stack = ExitStack()
 
     def __enter__(self) -> "Site":
@@ -34,15 +47,14 @@ class Site:
             # Servers run as another user than root: they must reach their own directories below.
             self.base.chmod(0o711)
             self.ca = CertificateAuthority(self.base / "ca")
-            self.tape_ral = TapeServer(self.base / "tape-ral", self.ca, robot=ROBOT, site_name="RAL")
+            self.tape_ral = self._tape("tape-ral", "RAL")
             stack.callback(self.tape_ral.close)
-            self.tape_imperial = TapeServer(self.base / "tape-imperial", self.ca, robot=ROBOT, site_name="IC")
+            self.tape_imperial = self._tape("tape-imperial", "IC")
             stack.callback(self.tape_imperial.close)
-            self.disk_brunel = DiskServer(self.base / "disk-brunel", self.ca, robot=ROBOT)
+            self.disk_brunel = DiskServer(self.base / "disk-brunel", self.ca, robot=MOVER.robot, guests=[self._reco])
             stack.callback(self.disk_brunel.close)
-            together(
-                self.tape_ral.start, self.tape_imperial.start, self.disk_brunel.start, lambda: self._plug_dongle(stack)
-            )
+            servers = (self.tape_ral, self.tape_imperial, self.disk_brunel)
+            together(*(server.start for server in servers), lambda: self._start_agent(stack))
             self._stack = stack.pop_all()
         return self
 
@@ -51,10 +63,27 @@ class Site:
     ) -> None:
         self._stack.close()
 
-    def _plug_dongle(self, stack: ExitStack) -> None:
-        self.dongle = Dongle(self.base / "dongle", self.ca, ROBOT)
-        self.agent = Agent(self.dongle, parent=self._sockets)
+    def _tape(self, directory: str, name: str) -> TapeServer:
+        return TapeServer(self.base / directory, self.ca, robot=MOVER.robot, guests=[self._reco], site_name=name)
+
+    def _start_agent(self, stack: ExitStack) -> None:
+        """Make both dongles, and start one agent for them."""
+        together(self._plug_mover_dongle, self._plug_reco_dongle)
+        self.reco_dongle.plug_beside(self.dongle)
+        self.agent = Agent(
+            self.dongle,
+            parent=self._sockets,
+            allow=MOVER.allow,
+            others={_RECO_IDENTITY: self.reco_dongle},
+            profiles=f'[[profile]]\nname = "{RECO.profile}"\nidentity = "{_RECO_IDENTITY}"\n{RECO.allow}\n',
+        )
         stack.callback(self.agent.stop)
+
+    def _plug_mover_dongle(self) -> None:
+        self.dongle = Dongle(self.base / "dongle", self.ca, MOVER.robot)
+
+    def _plug_reco_dongle(self) -> None:
+        self.reco_dongle = Dongle(self.base / "reco-dongle", self.ca, RECO.robot)
 
     def control_room(self, directory: Path, *, below: str = "") -> "ControlRoom":
         """A control-room box at this site, in `directory`; its bundles go below `below` at every endpoint."""
@@ -99,6 +128,11 @@ class ControlRoom:
     def run_directory(self) -> Path:
         """Where runs are written."""
         return self.directory / "daq"
+
+    @property
+    def scratch(self) -> Path:
+        """The scratch area of the reco agent."""
+        return self.directory / "reco"
 
     @property
     def daq(self) -> DaqWriter:

@@ -6,6 +6,7 @@ clients are told about them is the truth of that moment.
 
 import json
 import os
+from collections.abc import Sequence
 from enum import StrEnum
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,7 @@ from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.plugin import compile_plugin
 from mover.sandbox.process import ServerProcess, give_to, together
-from mover.sandbox.xrootd import StorageServer, initialised
+from mover.sandbox.xrootd import Guest, StorageServer, initialised
 
 _PROGRAMS = ("tape_prepare.py", "tape_read.sh", "tape_remote.py", "tape_rest.py", "tape_write.sh")
 
@@ -37,9 +38,17 @@ class TapeServer(StorageServer):
     # files are not listed. check: a name that is on tape only is taken, too.
     export_options = " stage migratable nodread check"
 
-    def __init__(self, directory: Path, ca: CertificateAuthority, *, robot: str, site_name: str = "SANDBOX") -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ca: CertificateAuthority,
+        *,
+        robot: str,
+        guests: Sequence[Guest] = (),
+        site_name: str = "SANDBOX",
+    ) -> None:
         """Lay out the directory, as `StorageServer` does; `site_name` is what the Tape REST API calls the site."""
-        super().__init__(directory, ca, robot=robot)
+        super().__init__(directory, ca, robot=robot, guests=guests)
         self._site_name = site_name
         for name in ("adm/failed", "adm/requests", "bin/mover/sandbox/files", f"mss/{self.export}", "lost"):
             (self.directory / name).mkdir(parents=True)
@@ -125,7 +134,7 @@ class TapeServer(StorageServer):
 
     def _rest_process(self) -> ServerProcess:
         program = ["/usr/bin/python3", "-ESs", "/proc/self/cwd/bin/tape_rest.py"]
-        arguments = [str(self.port("REST_PORT")), self.robot_name]
+        arguments = [str(self.port("REST_PORT")), *self.robot_names]
         return self.process("tape_rest", [*program, *arguments], package="python3-minimal")
 
     def _install(self, name: str, target: Path) -> None:

@@ -4,24 +4,47 @@ import base64
 import re
 import secrets
 import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from mover.errors import SandboxError
-from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.ca import CertificateAuthority, slash_name
 from mover.sandbox.plugin import compile_plugin
 from mover.sandbox.process import Probe, together, write_config
 from mover.sandbox.server import HERE, RobotServer
 
 
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """A second robot at a server: what it may read, and where it may do anything, below the server's base.
+
+    `account` is what the server's log calls it.
+    """
+
+    robot: str
+    account: str
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+
+
 class StorageServer(RobotServer):
-    """An XRootD server for one robot; everybody else is denied. What is common to disk and tape."""
+    """An XRootD server for one robot and its guests; everybody else is denied. What is common to disk and tape."""
 
     #: The exported directory, the first part of every path; and the options of the export.
     export = ""
     export_options = ""
 
-    def __init__(self, directory: Path, ca: CertificateAuthority, *, robot: str, third_party_copy: bool = True) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        ca: CertificateAuthority,
+        *,
+        robot: str,
+        guests: Sequence[Guest] = (),
+        third_party_copy: bool = True,
+    ) -> None:
         """Lay out the directory, as `RobotServer` does.
 
         `third_party_copy` is whether it copies with other servers, and gives macaroons for that.
@@ -29,8 +52,10 @@ class StorageServer(RobotServer):
         folders = ["adm", f"disk/{self.export}", "disk/.well-known"]
         super().__init__(directory, ca, robot=robot, user="xrootd", folders=folders)
         self._third_party_copy = third_party_copy
-        (self.directory / "etc/grid-mapfile").write_text(f'"{self.robot_name}" robot\n')
-        (self.directory / "etc/authdb").write_text(f"u robot /{self.export} a\nu * /.well-known rl\n")
+        names = {self.robot_name: "robot", **{slash_name(one.robot): one.account for one in guests}}
+        self.robot_names = tuple(names)
+        (self.directory / "etc/grid-mapfile").write_text("".join(f'"{dn}" {user}\n' for dn, user in names.items()))
+        (self.directory / "etc/authdb").write_text(self._authdb(guests))
         macaroon_key = self.directory / "etc/macaroon.key"
         macaroon_key.touch(0o600)
         macaroon_key.write_bytes(base64.encodebytes(secrets.token_bytes(64)))
@@ -39,6 +64,15 @@ class StorageServer(RobotServer):
         # The certificates are for the xrdcp that it starts to copy from another server.
         environment = {"LD_PRELOAD": f"{HERE}/bin/libfulldisk.so", "X509_CERT_DIR": f"{HERE}/etc/certificates"}
         self._xrootd = self.process("xrootd", argv, package="xrootd-server", environment=environment)
+
+    def _authdb(self, guests: Sequence[Guest]) -> str:
+        """Who may do what, as XRootD reads it: the first path of a user that fits decides."""
+        lines = [f"u robot /{self.export} a"]
+        for guest in guests:
+            rights = [f"/{self.export}/{path} a" for path in guest.writes]
+            rights += [f"/{self.export}/{path} rl" for path in guest.reads]
+            lines.append(" ".join([f"u {guest.account}", *rights]))
+        return "\n".join([*lines, "u * /.well-known rl", ""])
 
     @property
     def root_url(self) -> str:

@@ -1,7 +1,7 @@
 #!/usr/bin/python3 -ESs
-"""The WLCG Tape REST API v1 over the tape endpoint's state, for one client certificate.
+"""The WLCG Tape REST API v1 over the tape endpoint's state, for a few client certificates.
 
-Called as `tape_rest.py PORT CLIENT`, where CLIENT is the name (/C=…/CN=…) that may ask; its proxies may
+Called as `tape_rest.py PORT CLIENT…`, where CLIENT is a name (/C=…/CN=…) that may ask; its proxies may
 too (RFC 3820). Reference: WLCG Tape REST API v1, https://doi.org/10.5281/zenodo.7220463.
 """
 
@@ -38,9 +38,9 @@ class _Request:
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
-    def __init__(self, port: int, context: ssl.SSLContext, client: str) -> None:
+    def __init__(self, port: int, context: ssl.SSLContext, clients: list[str]) -> None:
         self.context = context
-        self.client = client
+        self.clients = clients
         self.requests: dict[str, _Request] = {}
         super().__init__(("127.0.0.1", port), _Handler)
 
@@ -95,8 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
         pairs = [pair for relative_name in certificate["subject"] for pair in relative_name]
         name = "".join(f"/{_SHORT.get(kind, kind)}={value}" for kind, value in pairs)
         # OpenSSL has verified that what is longer than its issuer's name by common names is a proxy.
-        if not f"{name}/CN=".startswith(f"{self.server.client}/CN="):
-            raise _RefusedError(403, "only the robot's certificate may use the tape")
+        if not f"{name}/CN=".startswith(tuple(f"{client}/CN=" for client in self.server.clients)):
+            raise _RefusedError(403, "only the robots' certificates may use the tape")
 
     def _route(self, method: str, names: list[str], body: Any) -> _Answer:
         match (method, names):
@@ -172,17 +172,17 @@ def _file_progress(path: str, request: _Request) -> dict[str, Any]:
     return {"path": path, "onDisk": disk, "state": state, "startedAt": request.created_ms}
 
 
-def main(port: int, client: str) -> None:
+def main(port: int, clients: list[str]) -> None:
     """Serve until killed."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(tape_state.BASE / "etc/hostcert.pem", tape_state.BASE / "etc/hostkey.pem")
     context.load_verify_locations(capath=tape_state.BASE / "etc/certificates")
     context.verify_mode = ssl.CERT_OPTIONAL
     context.verify_flags |= ssl.VERIFY_ALLOW_PROXY_CERTS
-    server = _Server(port, context, client)
+    server = _Server(port, context, clients)
     print("tape REST API is ready", flush=True)
     server.serve_forever()
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+    main(int(sys.argv[1]), sys.argv[2:])

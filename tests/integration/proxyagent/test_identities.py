@@ -21,8 +21,7 @@ SECONDS = 60.0
 def second(dongle: Dongle, authority: CertificateAuthority) -> Dongle:
     """Another dongle in the same computer."""
     second = Dongle(dongle.directory / "second", authority, "Robot - sandbox reco")
-    for token in (second.directory / "tokens").iterdir():
-        token.rename(dongle.directory / "tokens" / token.name)
+    second.plug_beside(dongle)
     return second
 
 
@@ -30,7 +29,7 @@ def second(dongle: Dongle, authority: CertificateAuthority) -> Dongle:
 def agent(start_agent: AgentMaker, second: Dongle) -> Agent:
     """An agent for both, with nothing unlocked."""
     profile = f'[[profile]]\nname = "reco"\nidentity = "reco"\nlimited = true\nuids = [{os.geteuid()}]\n'
-    return start_agent(profiles=f"{second.config('reco')}\n{profile}", unlock=False)
+    return start_agent(others={"reco": second}, profiles=profile, unlock=False)
 
 
 def renew(agent: Agent, pin: str, *arguments: str) -> subprocess.CompletedProcess[str]:
