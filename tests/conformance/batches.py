@@ -196,7 +196,7 @@ class LocalSubject(BatchSubject):
     """Processes on this machine."""
 
     def open(self) -> BatchSystem:
-        return LocalBatch(self._state, slots=SLOTS, grace_seconds=1.0)
+        return LocalBatch(self.state, slots=SLOTS, grace_seconds=1.0)
 
     def submit_without_answer(self, job: JobSpec) -> None:
         code = (
@@ -204,17 +204,17 @@ class LocalSubject(BatchSubject):
             f"batch = LocalBatch(Path(sys.argv[1]), slots={SLOTS}, grace_seconds=1.0);"
             "batch.submit(pickle.load(sys.stdin.buffer)); os.kill(os.getpid(), 9)"
         )
-        argv = [sys.executable, "-c", code, str(self._state)]
+        argv = [sys.executable, "-c", code, str(self.state)]
         done = subprocess.run(argv, input=pickle.dumps(job), check=False, timeout=120)
         assert done.returncode == -signal.SIGKILL
 
     @contextmanager
     def outage(self) -> Iterator[None]:
-        self._state.rename(self._state.with_name("away"))
-        self._state.touch()
+        self.state.rename(self.state.with_name("away"))
+        self.state.touch()
         yield
-        self._state.unlink()
-        self._state.with_name("away").rename(self._state)
+        self.state.unlink()
+        self.state.with_name("away").rename(self.state)
 
     @contextmanager
     def lose_worker(self, job_id: str) -> Iterator[None]:
@@ -223,7 +223,7 @@ class LocalSubject(BatchSubject):
 
     def supervisor(self, job_id: str) -> int:
         """The process that looks after a job that runs."""
-        mark = str(self._state / "jobs" / job_id).encode()
+        mark = str(self.state / "jobs" / job_id).encode()
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
                 if mark in path.read_bytes().split(b"\0"):
@@ -231,7 +231,7 @@ class LocalSubject(BatchSubject):
         raise AssertionError(f"{job_id} has no supervisor")
 
     def close(self) -> None:
-        jobs = [state.name for state in (self._state / "jobs").iterdir()]
+        jobs = [state.name for state in (self.state / "jobs").iterdir()]
         for job_id in jobs:
             self.batch.cancel(job_id)
         for job_id in jobs:
@@ -239,7 +239,8 @@ class LocalSubject(BatchSubject):
         super().close()
 
     @property
-    def _state(self) -> Path:
+    def state(self) -> Path:
+        """Where it keeps what it knows."""
         return self.directory / "state"
 
 
