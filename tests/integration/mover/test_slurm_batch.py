@@ -112,6 +112,17 @@ def test_a_partition_that_is_not_there_is_an_error_before_anything_is_submitted(
         SlurmBatch("other", config=slurm.config).submit(subject.job("exit", "0"))
 
 
+def test_the_controller_keeps_nothing_of_our_environment(
+    subject: SlurmSubject, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("X509_USER_PROXY", "our-secret")
+    number = subject.hold().partition(":")[0]
+    kept = [path.read_bytes() for path in slurm.directory.glob(f"state/hash.*/job.{number}/environment")]
+    assert len(kept) == 1
+    assert b"PATH=" in kept[0]
+    assert b"our-secret" not in kept[0]
+
+
 @pytest.mark.parametrize("state", ["inactive", "drain"])
 def test_a_partition_that_is_closed_may_open_again(subject: SlurmSubject, slurm: SlurmCluster, state: str) -> None:
     slurm.command("scontrol", "update", f"partitionname={PARTITION}", f"state={state}")
