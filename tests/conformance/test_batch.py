@@ -72,6 +72,7 @@ def test_nothing_of_ours_goes_along(subject: BatchSubject, monkeypatch: pytest.M
         pytest.skip("runs no process")
     for name in ("X509_USER_PROXY", "BEARER_TOKEN", "MOVER_TEST_SECRET", "SBATCH_ACCOUNT"):
         monkeypatch.setenv(name, "our-secret")
+    subject.batch = subject.open()
     job_id, _ = subject.run("show")
     environment = subject.text(job_id, "environment.txt")
     assert "our-secret" not in environment

@@ -116,6 +116,7 @@ def test_the_controller_keeps_nothing_of_our_environment(
     subject: SlurmSubject, slurm: SlurmCluster, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("X509_USER_PROXY", "our-secret")
+    subject.batch = subject.open()
     number = subject.hold().partition(":")[0]
     kept = [path.read_bytes() for path in slurm.directory.glob(f"state/hash.*/job.{number}/environment")]
     assert len(kept) == 1
