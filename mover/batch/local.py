@@ -2,9 +2,10 @@
 
 There is no daemon and no thread: every call looks after the queue. Each job has a supervisor, a process of its own
 that holds the job's lock. What is enforced: how many cores jobs claim together, wall time, the size of the log, and an
-end of all their processes. Memory is not (ROOT maps far more than it uses, and nothing else can be limited without
-privileges): jobs are the first that the kernel ends when it runs out. They run as the user that we are, which keeps
-them apart from nothing that is ours: give what runs them a user of its own.
+end of all their processes. If a supervisor is killed, the kernel ends the job's command, and the next call all that has
+the job's mark in its environment. Memory is not limited (ROOT maps far more than it uses, and nothing else can be
+without privileges): jobs are the first that the kernel ends when it runs out. They run as the user that we are, which
+keeps them apart from nothing that is ours: give what runs them a user of its own.
 """
 
 import fcntl
@@ -30,7 +31,9 @@ _POLL_SECONDS = 0.01
 _START_SECONDS = 60.0
 _ENVIRONMENT = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LANG": "C.UTF-8"}
 _CANCELLED = JobStatus(JobPhase.CANCELLED, "cancelled while it waited")
-_VANISHED = JobStatus(JobPhase.FAILED, "vanished: its supervisor was killed, or the machine was started anew")
+_VANISHED = JobStatus(
+    JobPhase.FAILED, "vanished: its supervisor was killed or failed (see its supervisor.log), or the machine went down"
+)
 
 
 class LocalBatch:

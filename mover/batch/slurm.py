@@ -72,6 +72,11 @@ class SlurmBatch:
         """Hand the job over to sbatch."""
         check_job(job)
         directory = prepare_directory(job)
+        if re.search(r"[%\\]", str(directory)):
+            raise JobRefusedError(
+                f"job {job.name} has its directory at {directory}, and Slurm replaces what % and \\ begin",
+                hint="let jobs have their directories at a path without these",
+            )
         minutes = -(-job.wall_seconds // 60)
         self._check_limit(job, minutes)
         command, *arguments = job.arguments
@@ -84,7 +89,6 @@ class SlurmBatch:
                 f"--job-name={job.name}",
                 f"--chdir={directory}",
                 f"--time={minutes}",
-                # Below --chdir: in a name, %j and the like would be replaced.
                 f"--output={LOG}",
                 "--no-requeue",
                 # All that sbatch was given, which is nothing. NONE and NIL have the user's login shell run first.

@@ -94,7 +94,7 @@ class BatchSubject(ABC):
     def job(self, *arguments: str, wall_seconds: int = 600) -> JobSpec:
         """A job that runs `PROGRAM` with these arguments, in a directory of its own."""
         name = f"{arguments[0]}-{uuid4().hex}"
-        directory = self.directory / name
+        directory = self.directory / f"{name} $HOME 'a|b"
         directory.mkdir()
         program = directory / "job.sh"
         program.write_text(PROGRAM)
@@ -116,6 +116,7 @@ class BatchSubject(ABC):
         """The job's status once it is wanted; the test fails if it never is."""
         deadline = time.monotonic() + seconds
         while not ((status := self.status(job_id)) and wanted(status)):
+            assert status is None or not status.ended, status
             assert time.monotonic() < deadline, status
             time.sleep(0.05)
         return status

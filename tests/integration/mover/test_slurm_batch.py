@@ -105,6 +105,14 @@ def test_what_the_partition_never_gives_is_refused(subject: SlurmSubject, change
         subject.batch.submit(replace(subject.job("exit", "0"), **change))
 
 
+@pytest.mark.parametrize("name", ["a%j", "a\\b"])
+def test_a_directory_that_slurm_would_not_find_is_refused(subject: SlurmSubject, name: str) -> None:
+    subject.directory /= name
+    subject.directory.mkdir()
+    with pytest.raises(JobRefusedError, match="Slurm replaces"):
+        subject.batch.submit(subject.job("exit", "0"))
+
+
 def test_a_partition_that_is_not_there_is_an_error_before_anything_is_submitted(
     subject: SlurmSubject, slurm: SlurmCluster
 ) -> None:
