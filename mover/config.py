@@ -18,6 +18,7 @@ from mover.policy import Policy
 from mover.recoconfig import JobsConfig, RecoConfig
 from mover.tables import AbsolutePath, CredentialConfig, Name, Seconds, Table, plain_name
 
+_MOST_BYTES = 1 << 20
 SCHEMES = ("root", "roots", "davs", "gsiftp", "file")
 
 
@@ -300,7 +301,10 @@ def load_config(path: Path) -> Config:
     """
     try:
         with path.open("rb") as file:
-            raw = tomllib.load(file)
+            text = file.read(_MOST_BYTES + 1)
+        if len(text) > _MOST_BYTES:
+            raise ConfigError(f"{path} is no configuration: it is over 1 MiB", hint="give the right file")
+        raw = tomllib.loads(text.decode("utf-8"))
     except OSError as error:
         raise ConfigError(
             f"cannot read {path}: {error.strerror}", hint="give the configuration with `mover --config FILE`"

@@ -145,4 +145,4 @@ for command in _COMMANDS:
 def main() -> None:
     """What the console script runs, once it is loaded."""
     open_standard_streams()
-    cli()
+    cli(prog_name="mover")

@@ -5,6 +5,7 @@ from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
 
 import click
+from rich.console import Console
 
 from mover.catalogue import custody
 from mover.catalogue.database import Database
@@ -72,13 +73,12 @@ def show(context: Context, number: int) -> None:
         overlong = overlong_claims(database, context.config, now=datetime.now(UTC))
     out.print(f"run {number}: {record.state} since {moment(record.since)}, closed {moment(record.closed_at)}")
     if record.problem:
-        out.print(f"problem: {printable(record.problem)}\nhint: {printable(record.hint or '')}")
+        out.print(printable(f"problem: {record.problem}\nhint: {record.hint or ''}"), soft_wrap=True)
     for bundle, replicas in bundles:
         adler32 = bundle.digest.adler32 if bundle.digest else "not read yet"
         out.print(f"{bundle.kind} bundle: {bundle.lfn}, {size(bundle.size_bytes)}, adler32 {adler32}")
         out.print(table(("member", "size", "sha256"), _members(bundle)))
-        headings = ("endpoint", "state", "since", "problem", "hint")
-        out.print(table(headings, [_replica(one, waiting.get(one.id, "")) for one in replicas]))
+        _show_replicas(out, replicas, waiting)
     for held in overlong:
         if held.claim.run == number:
             out.print(printable(str(held)), soft_wrap=True)
@@ -160,8 +160,13 @@ def _look(
     return looked.unasked.values()
 
 
-def _replica(one: ReplicaRecord, waiting: str) -> tuple[str, ...]:
-    return one.endpoint, one.state + waiting, moment(one.since), one.problem or "", one.hint or ""
+def _show_replicas(out: Console, replicas: list[ReplicaRecord], waiting: dict[int, str]) -> None:
+    """A table, and below it the sentences, which are too long for one."""
+    rows = [(one.endpoint, one.state + waiting.get(one.id, ""), moment(one.since)) for one in replicas]
+    out.print(table(("endpoint", "state", "since"), rows))
+    for one in replicas:
+        if one.problem:
+            out.print(printable(f"{one.endpoint}: {one.problem}\n    {one.hint}"), soft_wrap=True)
 
 
 def _waiting(context: Context, database: Database, replicas: list[ReplicaRecord]) -> dict[int, str]:

@@ -75,3 +75,7 @@ def test_what_the_terminal_cannot_show_is_shown_as_escapes(shell: Shell) -> None
     made = shell("PYTHONIOENCODING=utf-8 mover catalogue backup $'b\\xff'")
     assert made.returncode == 0, made.stderr
     assert made.stdout.startswith("b\\udcff: ")
+
+
+def test_the_command_is_called_by_its_name_however_it_was_started(shell: Shell) -> None:
+    assert shell("mover nothing").stderr.startswith("Usage: mover ")

@@ -142,3 +142,10 @@ def test_a_lease_that_is_only_long_is_nothing_to_tell(bench: Bench, mover: Mover
     assert claim is not None
     assert "elsewhere" not in mover("status") + mover("run", "show", str(RUN)) + mover("run", "retry", str(RUN))
     renew_claim(bench.catalogue, claim, now=datetime.now(UTC))
+
+
+def test_why_a_replica_waits_is_said_below_the_table_whole(bench: Bench, mover: Mover, clock: SettableClock) -> None:
+    tune(bench, "endpoint", source="local")
+    bench.endpoints["disk"].fail_next(EndpointUnavailableError("not today" * 30, hint="wait \x1b"))
+    work(bench, "disk", clock)
+    assert f"\ndisk: {'not today' * 30}\n    wait \\x1b\n" in mover("run", "show", str(RUN))

@@ -109,6 +109,8 @@ def test_a_missing_or_binary_file_is_an_error_not_a_traceback(tmp_path: Path) ->
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     with pytest.raises(ConfigError, match="not TOML"):
         load_config(tmp_path / "binary.toml")
+    with pytest.raises(ConfigError, match="/dev/zero is no configuration: it is over 1 MiB"):
+        load_config(Path("/dev/zero"))
 
 
 @pytest.mark.parametrize(
