@@ -110,7 +110,8 @@ class JobDescription(_Wire):
     """job.json. There is no credential in it, and nothing that a worker may not see.
 
     `setup` is sourced by `shell`; `command` is run with the environment that it leaves, and nothing else, in a
-    directory of its own in which `bundle` is, and must leave `output` there.
+    directory of its own in which `bundle` is, and must leave `output` there. `grace_seconds` is how long it may take to
+    end when it is told to (SIGTERM): less than the batch system gives the wrapper itself.
     """
 
     format: Literal[1] = 1
@@ -125,6 +126,7 @@ class JobDescription(_Wire):
     output: Name
     wall_seconds: Annotated[float, Field(gt=0)]
     heartbeat_seconds: Annotated[float, Field(gt=0)] = 60.0
+    grace_seconds: Annotated[float, Field(ge=0)] = 10.0
     log_bytes: Annotated[int, Field(ge=4096)] = 64 << 20
 
     def render(self) -> bytes:
@@ -148,7 +150,7 @@ class JobReport(_Wire):
 
     format: Literal[1]
     name: Words
-    exit_code: Literal[0, 1, 2, 3]
+    exit_code: Annotated[int, Field(ge=0, le=3)]
     outcome: Literal["done", "staging", "setup", "command", "timeout", "terminated", "no-output", "worker"]
     reason: Words
     output: JobOutputReport | None

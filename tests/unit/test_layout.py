@@ -74,8 +74,8 @@ ALLOWED: dict[str, set[str]] = {
     "mover.reco.proof": PURE
     | {"mover.bundle", "mover.reco.contract", "mover.reco.limits", "mover.reco.look", "mover.reco.unpack"},
     "mover.reco.events": PURE | {"mover.bundle"},
-    "mover.reco.software": PURE,
     "mover.reco.jobdescription": PURE,
+    "mover.reco.software": PURE,
     "mover.reco.releases": PURE | {"mover.reco.software"},
     "mover.reco.releases_process": set(),
     "mover.wiring": PURE

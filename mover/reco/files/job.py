@@ -1,12 +1,12 @@
 #!/bin/sh
-""":'
+''':'
 # What a job runs on the worker: ./job.py job.json. This part finds a Python, the rest is Python.
 for python in python3 /usr/libexec/platform-python python3.12 python3.11 python3.9; do
     if command -v "$python" >/dev/null 2>&1; then exec "$python" -E -s "$0" "$@"; fi
 done
-echo "job.py: there is no Python 3 on $(uname -n)" >&2
+echo "job.py: there is no Python 3 on this worker" >&2
 exit 1
-"""
+'''  # fmt: skip
 # It needs nothing but the standard library of Python 3.6: workers are old, and get their software from CVMFS.
 #
 # Reads job.json, checks the staged bundle, takes over the environment that the release's set-up script makes, runs the
@@ -28,10 +28,9 @@ import sys
 import tarfile
 import time
 import zlib
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Callable, Dict, List, Optional, Tuple
 
 FORMAT = 1
 DONE, TRANSIENT, RECONSTRUCTION_FAILED, SCRIPT_FAILED = 0, 1, 2, 3
@@ -45,7 +44,7 @@ CHUNK_BYTES = 1 << 20
 MOST_LISTING_BYTES = 16 << 20
 MOST_ENVIRONMENT_BYTES = 4 << 20
 SETUP_SECONDS = 600.0
-TERM_SECONDS = KILL_SECONDS = 10.0
+KILLED_SECONDS = 10.0
 POLL_SECONDS = 0.2
 TAIL_BYTES = 64 << 10
 MOST_TAILS = 10
@@ -54,7 +53,7 @@ PR_SET_PDEATHSIG = 1
 # Sourced in a function, so that the script does not take the shell's arguments for its own.
 SETUP = 's=$1; load() { . "$s"; }; load >&2 </dev/null || exit 1; exec /bin/cat /proc/self/environ'
 
-Job = dict[str, Any]
+Job = Dict[str, Any]
 Sink = Callable[[bytes], None]
 
 
@@ -72,11 +71,11 @@ class Life:
     def __init__(self, job: Job) -> None:
         self.begun = time.time()
         self.until = time.monotonic() + job["wall_seconds"]
-        self.every = job["heartbeat_seconds"]
+        self.every, self.grace = job["heartbeat_seconds"], job["grace_seconds"]
         self.output = WORK / job["output"]
         self.step = "beginning"
         self.next = 0.0
-        self.signal: int | None = None
+        self.signal: Optional[int] = None
         for number in ENDING:
             signal.signal(number, self.hear)
 
@@ -162,16 +161,16 @@ def check_bundle(bundle: Job, life: Life) -> None:
         check_listing(bundle["listing"], listing, found)
 
 
-def read_members(summed: Summed, listing_name: str | None) -> tuple[dict[str, Job], str | None]:
+def read_members(summed: Summed, listing_name: Optional[str]) -> Tuple[Dict[str, Job], Optional[str]]:
     """Size and digests of each plain file, and the text of the listing if there is one."""
-    found: dict[str, Job] = {}
+    found: Dict[str, Job] = {}
     listing = None
     with tarfile.open(fileobj=summed, mode="r|") as archive:  # type: ignore[call-overload]
         for member in archive:
             content = archive.extractfile(member) if member.isreg() else None
             if content is None:
                 continue
-            name = member.name.removeprefix("./")
+            name = member.name[2:] if member.name.startswith("./") else member.name
             sha256, md5, kept = hashlib.sha256(), hashlib.md5(), b""  # noqa: S324
             for chunk in iter(partial(content.read, CHUNK_BYTES), b""):
                 sha256.update(chunk)
@@ -183,7 +182,7 @@ def read_members(summed: Summed, listing_name: str | None) -> tuple[dict[str, Jo
     return found, listing
 
 
-def check_listing(name: str, listing: str | None, found: dict[str, Job]) -> None:
+def check_listing(name: str, listing: Optional[str], found: Dict[str, Job]) -> None:
     """As `md5sum -c` would."""
     listed = re.findall(r"^([0-9a-f]{32}) [ *](?:\./)?(.+)$", listing or "", re.MULTILINE)
     if not listed:
@@ -197,7 +196,7 @@ def staged_badly(words: str) -> JobError:
     return JobError(TRANSIENT, "staging", f"the bundle was staged badly: {words}")
 
 
-def environment_of(job: Job, log: "Log", life: Life) -> dict[str, str]:
+def environment_of(job: Job, log: "Log", life: Life) -> Dict[str, str]:
     """The environment that the release's set-up script makes out of a minimal one."""
     life.begin("setting up the release")
     home = str(WORK.absolute())
@@ -211,15 +210,16 @@ def environment_of(job: Job, log: "Log", life: Life) -> dict[str, str]:
     code = run([job["shell"], "-c", SETUP, "job", setup], minimal, keep, log.write, life=life, seconds=SETUP_SECONDS)
     if code is None:
         raise JobError(TRANSIENT, "setup", f"{setup} took over {SETUP_SECONDS:.0f} s on this worker")
-    if code != 0:
+    # A script that says `exit` has made none.
+    if code != 0 or not made:
         raise JobError(TRANSIENT, "setup", f"{setup} failed on this worker ({code})")
     pairs = [entry.partition(b"=") for entry in bytes(made).split(b"\0") if b"=" in entry]
     return {os.fsdecode(name): os.fsdecode(value) for name, _, value in pairs}
 
 
 def run(
-    command: list[str], environment: dict[str, str], out: Sink, err: Sink, *, life: Life, seconds: float = 1e9
-) -> int | None:
+    command: List[str], environment: Dict[str, str], out: Sink, err: Sink, *, life: Life, seconds: float = 1e9
+) -> Optional[int]:
     """Run it in a process group of its own, of which nothing is left afterwards; None if it took too long."""
     process = subprocess.Popen(
         command,
@@ -240,7 +240,7 @@ def run(
                 return None
             pass_on(pipes, POLL_SECONDS)
     finally:
-        end_group(process, pipes)
+        end_group(process, pipes, life.grace)
     return process.returncode
 
 
@@ -250,9 +250,9 @@ def begin_group() -> None:
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def pass_on(pipes: dict[Any, Sink], seconds: float) -> bool:
+def pass_on(pipes: Dict[Any, Sink], seconds: float) -> bool:
     """Hand on what the pipes have, if anything comes in time; whether there was anything."""
-    ready: list[IO[bytes]] = select.select(list(pipes), [], [], seconds)[0]
+    ready: List[IO[bytes]] = select.select(list(pipes), [], [], seconds)[0]
     for pipe in ready:
         chunk = os.read(pipe.fileno(), CHUNK_BYTES)
         if chunk:
@@ -263,9 +263,9 @@ def pass_on(pipes: dict[Any, Sink], seconds: float) -> bool:
     return bool(ready)
 
 
-def end_group(process: "subprocess.Popen[bytes]", pipes: dict[Any, Sink]) -> None:
+def end_group(process: "subprocess.Popen[bytes]", pipes: Dict[Any, Sink], grace_seconds: float) -> None:
     """Nobody of the group is left, as far as signals can do it; what was written until then is passed on."""
-    for number, seconds in ((signal.SIGTERM, TERM_SECONDS), (signal.SIGKILL, KILL_SECONDS)):
+    for number, seconds in ((signal.SIGTERM, grace_seconds), (signal.SIGKILL, KILLED_SECONDS)):
         until = time.monotonic() + seconds
         alive = signal_group(process, number)
         while alive and time.monotonic() < until:
@@ -348,7 +348,7 @@ def run_command(job: Job, log: Log, life: Life) -> None:
         raise JobError(SCRIPT_FAILED, "no-output", f"the command ended with 0, but there is no {path.name}")
 
 
-def take_output(name: str, life: Life) -> Job | None:
+def take_output(name: str, life: Life) -> Optional[Job]:
     """Move the output out of the working directory, if there is one, and sum it up."""
     path = WORK / name
     if path.is_symlink() or not path.is_file():
@@ -365,7 +365,7 @@ def take_output(name: str, life: Life) -> Job | None:
     return {"name": name, "size_bytes": size_bytes, "adler32": f"{adler:08x}", "sha256": sha256.hexdigest()}
 
 
-def revision_of(path: Path) -> str | None:
+def revision_of(path: Path) -> Optional[str]:
     """The CVMFS revision that this worker sees, by the path or what it is in; None if there is none."""
     try:
         return os.getxattr(str(path), "user.revision").decode("ascii", "replace")[:40]
