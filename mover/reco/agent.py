@@ -125,9 +125,11 @@ class RecoAgent:
     def _sweep(self, database: Database) -> None:
         """Remove the directories of attempts of which nothing is needed any more."""
         folders = list((self._reco.scratch / "jobs").iterdir())
-        needed = {one.ready_made.parent.name for one in kept_outputs(database) if one.ready_made}
-        for state in (JobState.WANTED, JobState.SUBMITTED, JobState.CANCELLED):
-            needed |= {name for job in jobs_in(database, state) for name in _names(job)}
+        # Of one moment, and a later one than the list: a job that goes on meanwhile is seen before or after its step.
+        with database.snapshot():
+            needed = {one.ready_made.parent.name for one in kept_outputs(database) if one.ready_made}
+            for state in (JobState.WANTED, JobState.SUBMITTED, JobState.CANCELLED):
+                needed |= {name for job in jobs_in(database, state) for name in _names(job)}
         for folder in folders:
             if folder.name not in needed:
                 shutil.rmtree(folder, ignore_errors=True)
