@@ -146,6 +146,17 @@ def jobs_in(database: Database, state: JobState, *, campaign_id: int | None = No
     return [_job(row) for row in database.query(statement, state, campaign_id, campaign_id)]
 
 
+def jobs_under_way(database: Database) -> list[JobRecord]:
+    """The jobs that are submitted, or about to be."""
+    return [_job(row) for row in database.query("SELECT * FROM job_under_way ORDER BY id")]
+
+
+def jobs_to_end(database: Database) -> list[JobRecord]:
+    """The jobs that a person has cancelled and that the batch system may still have."""
+    statement = "SELECT * FROM job WHERE state = ? AND name NOTNULL AND ended = 0 ORDER BY id"
+    return [_job(row) for row in database.query(statement, JobState.CANCELLED)]
+
+
 def list_jobs(database: Database, states: Iterable[JobState], *, most: int) -> list[JobRecord]:
     """At most so many jobs in any of the states, which are in order of interest."""
     found: list[JobRecord] = []

@@ -9,7 +9,7 @@ import shutil
 import threading
 
 from mover.catalogue.database import Database
-from mover.catalogue.jobs import JobRecord, free_dead_job_claims, jobs_in
+from mover.catalogue.jobs import JobRecord, free_dead_job_claims, jobs_to_end, jobs_under_way
 from mover.catalogue.outputs import forget_ready_made, job_of_bundle, kept_outputs
 from mover.catalogue.replicas import free_dead_claims
 from mover.catalogue.services import record_service
@@ -128,8 +128,7 @@ class RecoAgent:
         # Of one moment, and a later one than the list: a job that goes on meanwhile is seen before or after its step.
         with database.snapshot():
             needed = {one.ready_made.parent.name for one in kept_outputs(database) if one.ready_made}
-            for state in (JobState.WANTED, JobState.SUBMITTED, JobState.CANCELLED):
-                needed |= {name for job in jobs_in(database, state) for name in _names(job)}
+            needed |= {_attempt(job) for job in (*jobs_under_way(database), *jobs_to_end(database))}
         for folder in folders:
             if folder.name not in needed:
                 shutil.rmtree(folder, ignore_errors=True)
@@ -141,8 +140,6 @@ class RecoAgent:
             self._trouble = trouble
 
 
-def _names(job: JobRecord) -> list[str]:
-    """The attempts of a job whose directories are in use, or may be soon."""
-    if job.state is JobState.WANTED:
-        return [attempt_name(job)]
-    return [] if job.name is None or (job.state is JobState.CANCELLED and job.ended) else [job.name]
+def _attempt(job: JobRecord) -> str:
+    """The attempt whose directory is in use."""
+    return job.name or "" if job.state in {JobState.SUBMITTED, JobState.CANCELLED} else attempt_name(job)

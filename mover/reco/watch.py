@@ -7,6 +7,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.jobs import (
     JobRecord,
     jobs_in,
+    jobs_to_end,
     record_batch_id,
     record_heartbeat,
     record_look,
@@ -90,10 +91,8 @@ class Watch:
             self._note(database, job, JobStatus(JobPhase.FAILED, words))
 
     def _end_cancelled(self, database: Database) -> None:
-        for job in jobs_in(database, JobState.CANCELLED):
-            if job.name is None or job.batch is None or job.ended:
-                continue
-            batch_id = job.batch_id or self._batch.find(job.name)
+        for job in jobs_to_end(database):
+            batch_id = job.batch_id or self._batch.find(job.name or "")
             if batch_id is not None:
                 self._batch.cancel(batch_id)
                 self._batch.forget(batch_id)
