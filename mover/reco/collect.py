@@ -23,6 +23,7 @@ from mover.reco.jobdescription import (
     JobReportError,
     read_report,
 )
+from mover.reco.jobfiles import read_job_file
 from mover.reco.scratch import keep_logs
 from mover.reco.submit import output_place, stored_path
 from mover.reco.work import JobWork
@@ -46,12 +47,16 @@ def collect(work: JobWork) -> None:
     job = work.job
     name = job.name or ""
     # 1
-    if job.phase != JobPhase.EXITED:
-        raise JobTransientError(f"the {job.key} was {job.phase}: {job.status}", hint="it is submitted again")
-    # 2
     raw = _raw_report(work)
     report = _report(work, raw)
-    made = _judge(work, report)
+    code = job.exit_code if job.phase == JobPhase.EXITED else None
+    if code is None and report is not None:
+        # Batch systems forget jobs that have ended; the report is written last.
+        code = report.exit_code
+    if code is None:
+        raise JobTransientError(f"the {job.key} was {job.phase}: {job.status}", hint="it is submitted again")
+    # 2
+    made = _judge(work, report, code)
     # 3
     output = _stored_output(work, made) if work.batch.capabilities.stages else _local_output(work, made)
     record_output(
@@ -96,9 +101,8 @@ def note_failure(work: JobWork, error: MoverError) -> None:
 
 
 def _raw_report(work: JobWork) -> bytes | None:
-    if work.job.batch_id is None:
-        return None
-    return work.batch.read(work.job.batch_id, REPORT_NAME, limit_bytes=MOST_REPORT_BYTES + 1)
+    directory = work.directory(work.job.name or "")
+    return read_job_file(work.batch, work.job, directory, REPORT_NAME, limit_bytes=MOST_REPORT_BYTES + 1)
 
 
 def _text(raw: bytes | None) -> str | None:
@@ -120,9 +124,9 @@ def _report(work: JobWork, raw: bytes | None) -> JobReport | None:
         raise JobFailedError(f"the {work.job.key} left a report that is none: {error}", hint=_expert(work)) from error
 
 
-def _judge(work: JobWork, report: JobReport | None) -> JobOutputReport:
+def _judge(work: JobWork, report: JobReport | None, code: int) -> JobOutputReport:
     """What the job says that it has made; raises what an exit code other than 0 means."""
-    code, key = work.job.exit_code, work.job.key
+    key = work.job.key
     said = f": {report.reason}" if report else ", and it left no report"
     if code == _TRANSIENT:
         raise JobTransientError(f"the {key} could not be done now (exit code 1){said}", hint="it is submitted again")

@@ -16,6 +16,7 @@ from mover.catalogue.jobs import (
 from mover.errors import BatchError
 from mover.ports import BatchSystem, Clock, JobPhase, JobStatus
 from mover.reco.jobdescription import HEARTBEAT_NAME
+from mover.reco.jobfiles import read_job_file
 from mover.recoconfig import RecoConfig
 from mover.states import JobState
 
@@ -80,7 +81,8 @@ class Watch:
             record_missing(database, job.name or "", now=now)
 
     def _heartbeat(self, database: Database, job: JobRecord) -> None:
-        raw = self._batch.read(job.batch_id or "", HEARTBEAT_NAME, limit_bytes=_LONGEST_HEARTBEAT_BYTES)
+        directory = self._reco.scratch / "jobs" / (job.name or "")
+        raw = read_job_file(self._batch, job, directory, HEARTBEAT_NAME, limit_bytes=_LONGEST_HEARTBEAT_BYTES)
         now = self._clock.now()
         # Before its first sign of life, its start is one.
         heartbeat = (raw or b"").decode("utf-8", "backslashreplace")

@@ -148,6 +148,17 @@ def test_a_job_that_vanishes_is_found_out_after_a_while_and_done_again(reco: Rec
     assert reco.job_state() is JobState.PROVEN
 
 
+def test_a_job_that_was_forgotten_after_its_end_is_not_done_twice(reco: RecoBench) -> None:
+    reco.what_becomes = lambda _job: None
+    reco.turn()
+    for job_id, job in list(reco.batch.jobs.items()):
+        good(job)
+        reco.batch.vanish(job_id)
+    reco.turns(4)
+    assert {job.state for job in reco.jobs().values()} == {JobState.PROVEN}
+    assert {job.attempts for job in reco.jobs().values()} == {1}
+
+
 def test_a_batch_system_that_is_down_says_nothing_of_any_job(reco: RecoBench) -> None:
     reco.what_becomes = lambda _job: None
     reco.turn()

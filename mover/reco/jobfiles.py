@@ -1,0 +1,41 @@
+"""The small files that a job leaves in its working directory: read where it is shared, or asked of the batch system."""
+
+import os
+import stat
+from pathlib import Path
+
+from mover.catalogue.jobs import JobRecord
+from mover.errors import BatchUnavailableError
+from mover.ports import BatchSystem
+
+
+def read_job_file(batch: BatchSystem, job: JobRecord, directory: Path, name: str, *, limit_bytes: int) -> bytes | None:
+    """The last `limit_bytes` of a job's file; None if there is none.
+
+    Where the directory is shared, it tells more than the batch system, which forgets jobs.
+
+    Raises:
+        BatchUnavailableError: it cannot be told.
+    """
+    if batch.capabilities.stages:
+        return batch.read(job.batch_id, name, limit_bytes=limit_bytes) if job.batch_id else None
+    try:
+        # A job may have put anything there.
+        descriptor = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except OSError as error:
+        raise _unreadable(directory / name, error) from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return None
+        return os.pread(descriptor, limit_bytes, max(0, status.st_size - limit_bytes))
+    except OSError as error:
+        raise _unreadable(directory / name, error) from error
+    finally:
+        os.close(descriptor)
+
+
+def _unreadable(path: Path, error: OSError) -> BatchUnavailableError:
+    return BatchUnavailableError(f"cannot read {path}: {error.strerror}", hint="look at the scratch area and its disk")
