@@ -93,6 +93,8 @@ class Gate:
         self.place = place
         self.breaker = Breaker(config.engine)
         self.pace = Pace(place.limit_bytes_per_second)
+        #: Held from a change of the breaker until the catalogue is told, so that what is told last is what is true.
+        self.telling = threading.Lock()
 
 
 class Lane:
@@ -198,16 +200,18 @@ class Lane:
 
     def _failed(self, database: Database, error: MoverError, admitted: Admission) -> None:
         breaker, now = self._gate.breaker, self._around.clock.now()
-        if breaker.failed(now, admitted) and breaker.probe_at is not None:
-            failures, probe_at = breaker.failures, breaker.probe_at
-            record_sick(database, self.name, error, failures=failures, probe_at=probe_at, now=now)
-            pause = (probe_at - now).total_seconds()
-            log.warning("%s: failed %d times in a row, and is left alone for %.0f s", self.name, failures, pause)
+        with self._gate.telling:
+            if breaker.failed(now, admitted) and breaker.probe_at is not None:
+                failures, probe_at = breaker.failures, breaker.probe_at
+                record_sick(database, self.name, error, failures=failures, probe_at=probe_at, now=now)
+                pause = (probe_at - now).total_seconds()
+                log.warning("%s: failed %d times in a row, and is left alone for %.0f s", self.name, failures, pause)
 
     def _succeeded(self, database: Database) -> None:
-        if self._gate.breaker.succeeded():
-            record_well(database, self.name)
-            log.warning("%s: answers again", self.name)
+        with self._gate.telling:
+            if self._gate.breaker.succeeded():
+                record_well(database, self.name)
+                log.warning("%s: answers again", self.name)
 
     def _step(self, database: Database, claim: Claim, endpoints: Endpoints) -> None:
         replica = get_replica(database, claim.replica_id)

@@ -1,15 +1,18 @@
 """Whose turn it is: live runs and backlog, the order of runs, sick endpoints, parallel streams."""
 
+import sqlite3
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager
 
 import pytest
 
+from mover.catalogue.database import Database
 from mover.catalogue.endpoints import record_sick, sick_endpoints
 from mover.catalogue.replicas import record_intent, release_claim, replicas_of, want_replicas
 from mover.catalogue.runs import bundle_of
 from mover.errors import AccessDeniedError, CredentialError, EndpointUnavailableError, MoverError
-from mover.lane import Gate, Progress
+from mover.lane import Gate, Lane, Progress, Surroundings
 from mover.model import ChecksumKind, StoredFile
 from mover.naming import temporary_path
 from mover.pace import Pace
@@ -204,6 +207,59 @@ def test_what_an_engine_before_found_sick_is_found_out_anew(bench: Bench, news: 
     record_sick(bench.catalogue, "tape", down, failures=9, probe_at=NOW, now=NOW)
     with running(bench):
         news.wait_until(lambda: known(bench.catalogue, RUN).state is RunState.SAFE)
+    assert sick_endpoints(bench.catalogue) == {}
+
+
+class HeldDatabase(Database):
+    """A catalogue that is slow to write what has just been found: `before` comes first."""
+
+    before: Callable[[], None] | None = None
+
+    @contextmanager
+    def transaction(self) -> Iterator[sqlite3.Connection]:
+        """As ever, late."""
+        if self.before is not None:
+            self.before()
+        with super().transaction() as connection:
+            yield connection
+
+
+def test_of_two_streams_the_last_to_be_told_is_the_last_that_was_true(bench: Bench, clock: SettableClock) -> None:
+    """One fails and opens the breaker; before it has said so, the other, which was at work before, succeeds."""
+    tune(bench, "engine", failures_before_pause=1)
+    gate = Gate(bench.config, bench.config.places["disk"])
+    begun, opened = threading.Event(), threading.Event()
+
+    def until_opened(_: Progress) -> None:
+        begun.set()
+        assert opened.wait(DEADLINE_SECONDS)
+
+    def lane(observe: Callable[[Progress], None]) -> Lane:
+        stop, wake = threading.Event(), threading.Event()
+        return Lane(gate, Surroundings(bench.config, bench.open_endpoints, clock, stop, wake, observe))
+
+    def succeed() -> None:
+        with closing(Database(bench.config.catalogue)) as database:
+            assert lane(until_opened).work_once(database, bench.endpoints)
+
+    other = threading.Thread(target=succeed)
+    other.start()
+    assert begun.wait(DEADLINE_SECONDS)
+
+    def let_the_other_succeed() -> None:
+        if gate.breaker.probe_at is not None:
+            database.before = None
+            opened.set()
+            # It cannot end before us: if it does, it has told of its success before we tell of the failure.
+            other.join(0.5)
+
+    bench.endpoints["disk"].fail_next(EndpointUnavailableError("down", hint="wait"), "stat")
+    with closing(HeldDatabase(bench.config.catalogue)) as database:
+        database.before = let_the_other_succeed
+        assert lane(lambda _: None).work_once(database, bench.endpoints)
+    opened.set()
+    other.join(DEADLINE_SECONDS)
+    assert gate.breaker.probe_at is None
     assert sick_endpoints(bench.catalogue) == {}
 
 
