@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import bundle_of
 from mover.sandbox.tape import Drive
-from mover.states import RunState
+from mover.states import ReplicaState, RunState
 from tests.faults.evidence import assert_nothing_lost, assert_safe_everywhere
 from tests.faults.rooms import LFN, RUN, Room
 from tests.integration.mover.box import Box, wait_for
@@ -127,6 +128,29 @@ def test_tape_drive_that_is_broken(room: Room, box: Box, tmp_path: Path) -> None
             room.wait_until_safe()
     finally:
         tape.set_drive(Drive.READY)
+    assert_safe_everywhere(room, tmp_path / "unpacked")
+
+
+def test_tape_system_that_loses_a_verified_file_before_it_is_on_tape(room: Room, box: Box, tmp_path: Path) -> None:
+    """What is in the buffer only is gone with the buffer."""
+    tape = box.site.tape_ral
+    room.write_run()
+    tape.set_drive(Drive.BUSY)
+    try:
+        with box.engine():
+            wait_for(lambda: "ral-tape: verified" in box.mover("status").stdout, lambda: box.log)
+            assert not box.stored()["ral-tape"]
+            box.stored()["ral-buffer"][LFN].unlink()
+            room.wait_for_log(r"WARNING run 4742 at ral-tape: .* is gone although it was verified")
+            assert box.state(RUN) is RunState.PLANNED
+            assert_nothing_lost(room)
+            tape.set_drive(Drive.READY)
+            room.wait_until_safe()
+    finally:
+        tape.set_drive(Drive.READY)
+    with box.catalogue() as database:
+        (replica,) = [one for one in replicas_of(database, RUN) if one.endpoint == "ral-tape"]
+    assert (replica.state, replica.uploads) == (ReplicaState.ARCHIVED, 2)
     assert_safe_everywhere(room, tmp_path / "unpacked")
 
 

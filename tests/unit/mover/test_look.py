@@ -178,3 +178,26 @@ def test_what_another_one_has_found_meanwhile_is_not_found_twice(bench: Bench) -
     look_again(bench.catalogue, bench.config, RUN, bench.endpoints, clock=SettableClock(), alive=alive)
     assert events(bench, RUN).count("needs a person") == 1
     assert events(bench, RUN).count(RunEvent.REPLICA_LOST) == 1
+
+
+def test_what_was_made_again_while_it_was_looked_at_stays(bench: Bench) -> None:
+    """The bytes that were read were wrong, but by now they are others."""
+    bench.make_safe()
+    without_checksums(bench)
+    disk = bench.endpoints["disk"]
+    disk.corrupt(LFN)
+
+    def alive(bytes_done: int) -> None:
+        if bytes_done and known(bench.catalogue, RUN).state is RunState.SAFE:
+            look(bench)
+            disk.remove(LFN)
+            retry_replicas(bench.catalogue, RUN, now=NOW)
+            work(bench, "disk", FixedClock(NOW + timedelta(hours=1)))
+            record_run_event(bench.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
+
+    assert (
+        "disk"
+        in look_again(bench.catalogue, bench.config, RUN, bench.endpoints, clock=SettableClock(), alive=alive).wrong
+    )
+    assert bench.state("disk") is ReplicaState.VERIFIED
+    assert known(bench.catalogue, RUN).state is RunState.SAFE
