@@ -10,7 +10,7 @@ from mover.catalogue import custody
 from mover.catalogue.agreement import disagreements
 from mover.catalogue.database import Database
 from tests.unit.mover.bench import Bench
-from tests.unit.mover.running import News, SettableClock
+from tests.unit.mover.running import News, SettableClock, tune
 
 
 @pytest.fixture
@@ -23,6 +23,12 @@ def bench(tmp_path: Path) -> Iterator[Bench]:
         custody.verify(database)
         assert not list(disagreements(database))
         database.close()
+
+
+@pytest.fixture
+def looks_often(bench: Bench) -> None:
+    """The bench's engine looks for ended runs many times a second."""
+    tune(bench, "runs", poll_seconds=0.05)
 
 
 @pytest.fixture

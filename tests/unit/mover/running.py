@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from mover.catalogue import custody
 from mover.catalogue.database import Database
@@ -113,6 +114,11 @@ def work(
     lane.run()
     assert around.wake.is_set()
     return lane
+
+
+def marker_of(bench: Bench, run: int = RUN) -> Path:
+    """The run's end-of-run marker."""
+    return bench.config.runs.directory / f"{run:05d}.end"
 
 
 class News(logging.Handler):

@@ -37,26 +37,13 @@ from tests.unit.mover.running import (
     is_in,
     known,
     look_once_more,
+    marker_of,
     running,
     tune,
 )
 
 _A_WEEK = 7 * 86400.0
-
-
-@pytest.fixture
-def bench(bench: Bench) -> Bench:
-    """A run that has ended, and an engine that looks often."""
-    tune(bench, "runs", poll_seconds=0.05)
-    return bench
-
-
-def _marker(bench: Bench, run: int = RUN) -> Path:
-    return bench.config.runs.directory / f"{run:05d}.end"
-
-
-def _set_mtime(path: Path, ns: int) -> None:
-    os.utime(path, ns=(ns, ns))
+pytestmark = pytest.mark.usefixtures("looks_often")
 
 
 def test_an_ended_run_becomes_safe_and_one_that_ends_later_too(bench: Bench, news: News) -> None:
@@ -262,7 +249,7 @@ class ClockOfAnother:
 def test_another_engine_may_find_the_run_safe_a_moment_earlier(bench: Bench) -> None:
     """It does so between our look at the replicas and our commit."""
     bench.close_run()
-    _marker(bench).unlink()
+    marker_of(bench).unlink()
     for endpoint in ("tape", "disk"):
         bench.step(transfer, endpoint)
         bench.step(verify, endpoint)

@@ -17,22 +17,11 @@ from tests.unit.mover.running import (
     is_in,
     known,
     look_once_more,
+    marker_of,
     running,
-    tune,
 )
 
-_A_WEEK = 7 * 86400.0
-
-
-@pytest.fixture
-def bench(bench: Bench) -> Bench:
-    """A run that has ended, and an engine that looks often."""
-    tune(bench, "runs", poll_seconds=0.05)
-    return bench
-
-
-def _marker(bench: Bench, run: int = RUN) -> Path:
-    return bench.config.runs.directory / f"{run:05d}.end"
+pytestmark = pytest.mark.usefixtures("looks_often")
 
 
 def _set_mtime(path: Path, ns: int) -> None:
@@ -45,7 +34,7 @@ def test_a_quarantined_run_is_looked_at_again_only_when_its_marker_is_touched(be
         news.wait_until(is_in(bench, RUN, RunState.QUARANTINED))
         look_once_more(bench, news)
         assert events(bench, RUN) == [RunEvent.INCOMPLETE]
-        _set_mtime(_marker(bench), _marker(bench).stat().st_mtime_ns + 1)
+        _set_mtime(marker_of(bench), marker_of(bench).stat().st_mtime_ns + 1)
         news.wait_until(lambda: events(bench, RUN) == [RunEvent.INCOMPLETE] * 2)
     assert news.count("needs a person: ") == 2
 
@@ -55,7 +44,7 @@ def test_a_run_that_is_mended_and_marked_again_goes_on(bench: Bench, news: News)
     with running(bench):
         news.wait_until(is_in(bench, RUN, RunState.QUARANTINED))
         hidden.rename(bench.files[1])
-        _set_mtime(_marker(bench), _marker(bench).stat().st_mtime_ns - 1)
+        _set_mtime(marker_of(bench), marker_of(bench).stat().st_mtime_ns - 1)
         news.wait_until(is_in(bench, RUN, RunState.SAFE))
 
 
@@ -71,8 +60,8 @@ def test_a_second_end_of_run_with_other_files_is_noted_once(bench: Bench, news: 
 def test_a_marker_of_a_far_future_is_remembered_like_any_other(bench: Bench, news: News) -> None:
     """Beyond 2262 the nanoseconds do not fit in 64 bits."""
     far = int(datetime(2300, 1, 1, tzinfo=UTC).timestamp()) * 10**9 + 1
-    _set_mtime(_marker(bench), far)
-    if _marker(bench).stat().st_mtime_ns != far:
+    _set_mtime(marker_of(bench), far)
+    if marker_of(bench).stat().st_mtime_ns != far:
         pytest.skip("the file system of the temporary directory keeps no such time; ext4, xfs and tmpfs do")
     with running(bench):
         news.wait_until(is_in(bench, RUN, RunState.SAFE))
@@ -87,15 +76,15 @@ def test_the_marker_of_a_run_that_was_closed_by_command_is_looked_at_once(bench:
     with running(bench):
         news.wait_until(lambda: known(bench.catalogue, RUN).marker_ns is not None)
         look_once_more(bench, news)
-    assert known(bench.catalogue, RUN).marker_ns == _marker(bench).stat().st_mtime_ns
+    assert known(bench.catalogue, RUN).marker_ns == marker_of(bench).stat().st_mtime_ns
     assert news.count(f"run {RUN}: end of run noticed, already closed") == 1
     assert news.count(f"run {RUN}: end of run noticed") == 1
 
 
 def test_a_marker_that_is_no_plain_file_is_said_and_not_followed(bench: Bench, news: News) -> None:
-    _marker(bench).rename(bench.config.runs.directory / "elsewhere")
-    _marker(bench).symlink_to("elsewhere")
-    _marker(bench, RUN - 1).mkdir()
+    marker_of(bench).rename(bench.config.runs.directory / "elsewhere")
+    marker_of(bench).symlink_to("elsewhere")
+    marker_of(bench, RUN - 1).mkdir()
     with running(bench):
         look_once_more(bench, news)
     for run, kind in ((RUN, "a symlink"), (RUN - 1, "a folder")):
@@ -107,7 +96,7 @@ def test_a_marker_that_is_no_plain_file_is_said_and_not_followed(bench: Bench, n
 def test_a_marker_that_cannot_be_examined_hides_no_other(
     bench: Bench, news: News, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real_stat, sick = os.stat, _marker(bench)
+    real_stat, sick = os.stat, marker_of(bench)
 
     def stat(path: int | str | Path, *, dir_fd: int | None = None, follow_symlinks: bool = True) -> os.stat_result:
         if path == sick:
