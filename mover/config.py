@@ -256,19 +256,27 @@ class Config(Table):
 
     @model_validator(mode="after")
     def _jobs_can_be_done(self) -> "Config":
+        for fault in self._reco_faults():
+            raise ValueError(f"[reco] {fault}")
+        return self
+
+    def _reco_faults(self) -> Iterator[str]:
+        """What keeps the reco agent from ever proving an output."""
         if self.reco is None:
-            return self
+            return
         for name in (self.reco.endpoint, *self.reco.sources):
             if name not in self.places:
-                raise ValueError(f"[reco] there is no endpoint {name!r}")
-        for kind in self.reco.kinds:
-            if self.job.of(kind) is None:
-                raise ValueError(f"[reco] kinds has {str(kind)!r}: add the table [job.{kind}]")
-            if self.policy_of(kind) is None:
-                raise ValueError(f"[reco] kinds has {str(kind)!r}: add [policy.{kind}], where its output is to go")
+                yield f"there is no endpoint {name!r}"
         if self.reco.scratch.is_relative_to(self.runs.directory):
-            raise ValueError("[reco] scratch: put it elsewhere than into runs.directory, which is the DAQ's")
-        return self
+            yield "scratch: put it elsewhere than into runs.directory, which is the DAQ's"
+        for kind in self.reco.kinds:
+            job = self.job.of(kind)
+            if job is None:
+                yield f"kinds has {str(kind)!r}: add the table [job.{kind}]"
+            elif self.runs.format == "opaque" and any(tree.entries_from for tree in job.output.tree):
+                yield f"[job.{kind}] has entries_from, but nobody can count events of a format that is 'opaque'"
+            if self.policy_of(kind) is None:
+                yield f"kinds has {str(kind)!r}: add [policy.{kind}], where its output is to go"
 
     def policy_of(self, kind: BundleKind) -> Policy | None:
         """The replica policy for bundles of that kind; None if none is declared."""
