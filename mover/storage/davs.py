@@ -1,31 +1,33 @@
 """A storage element by WebDAV (davs://: HTTP over TLS with a client certificate); bulk data through curl."""
 
 import re
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pycurl
 
-from mover.errors import FileMissingError, ForeignFileError, StorageError
+from mover.errors import EndpointUnavailableError, FileMissingError, ForeignFileError, StorageError
 from mover.model import ChecksumKind, StoredFile
 from mover.ports import CredentialSource, MayRemove, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.davsrequest import Move, Put
 from mover.storage.download import download
-from mover.storage.gfal import GfalEndpoint
+from mover.storage.gfal import Answer, GfalEndpoint
 from mover.storage.httpcopy import pull
+from mover.storage.httpdigest import Digest
 from mover.storage.pieces import pieces, primed
 from mover.storage.thirdparty import Watch
 
 _SLOWEST_BYTES_PER_SECOND = 10_000
 _PIECE_BYTES = 4 << 20
 # Apache's answers, and XrdHttp's.
+_ENDED = re.compile(r"unexpected eof while reading|connection was closed by server", re.IGNORECASE)
 _MAYBE_BELOW_A_FILE = re.compile(r"\bHTTP (?:400|405|409|500)\b")
 
 
 class DavsEndpoint(GfalEndpoint):
-    """Uploads by one PUT of curl's, reads by one GET, renames by MOVE, copies by COPY; everything else by gfal2."""
+    """PUT, GET, MOVE, COPY, and HEAD for checksums, by curl; everything else by gfal2."""
 
     scheme: ClassVar[str] = "davs"
     # If-None-Match (RFC 9110, section 13.1.2) is sent, but XRootD 5 does not look at it, and Apache looks only when the
@@ -66,6 +68,25 @@ class DavsEndpoint(GfalEndpoint):
         except StorageError as error:
             self._refuse_file_above(path, error)
             raise
+
+    def ask_checksum(self, path: str, kind: ChecksumKind, patience_seconds: int) -> str:
+        """The server's answer."""
+        digest = Digest(self._location.url(path, scheme="https"), kind, patience_seconds)
+        digest.perform(self._curl)
+        return digest.value()
+
+    def look(self, url: str, call: Callable[[Any], Answer]) -> Answer:
+        """As `GfalEndpoint.look`; once more after a kept connection that the server has ended meanwhile.
+
+        davix finds out only by using it. It knows what to do with a connection that was closed, but OpenSSL 3 tells one
+        that was closed without a TLS alert (close_notify, RFC 8446, section 6.1) as another error.
+        """
+        try:
+            return super().look(url, call)
+        except EndpointUnavailableError as error:
+            if not _ENDED.search(error.message):
+                raise
+        return super().look(url, call)
 
     def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Stream `chunks` into a new file, after a look that there is none."""

@@ -6,7 +6,7 @@ import signal
 import stat
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
@@ -107,7 +107,7 @@ class GfalEndpoint(ABC):
         """What is stored under `path` now; ForeignFileError if it is a directory."""
         url = self.url(path)
         try:
-            found = self._call(url, lambda context: context.stat(url))
+            found = self.look(url, lambda context: context.stat(url))
         except FileMissingError:
             return None
         if not stat.S_ISREG(found.st_mode):
@@ -118,7 +118,7 @@ class GfalEndpoint(ABC):
         """The files directly in `directory`, by name; without those whose names are not UTF-8."""
         url = self.url(directory)
         try:
-            found = self._call(url, lambda context: list(_entries(context.opendir(url), url)))
+            found = self.look(url, lambda context: list(_entries(context.opendir(url), url)))
         except FileMissingError:
             return []
         # By root://, files in listings have no type.
@@ -133,7 +133,7 @@ class GfalEndpoint(ABC):
         """The directories directly in `directory` that have safe names, by name."""
         url = self.url(directory) if directory else self._location.parent_url("")
         try:
-            found = self._call(url, lambda context: list(_entries(context.opendir(url), url)))
+            found = self.look(url, lambda context: list(_entries(context.opendir(url), url)))
         except FileMissingError:
             return ()
         return tuple(sorted(name for name, status in found if stat.S_ISDIR(status.st_mode) and _is_safe(name)))
@@ -142,14 +142,8 @@ class GfalEndpoint(ABC):
         """The storage's own checksum. Some know that of a file on tape, others say that there is no such file."""
         url = self.url(path)
         patience = self._checksum_seconds + size_bytes // SLOWEST_CHECKSUM_BYTES_PER_SECOND
-
-        def ask(context: Any) -> str:
-            context.set_opt_integer("CORE", "CHECKSUM_TIMEOUT", patience)
-            answer: str = context.checksum(url, kind.name)
-            return answer
-
         try:
-            answer = self._call(url, ask)
+            answer = self.ask_checksum(path, kind, patience)
         except FileMissingError:
             self.refuse_offline(path)
             raise
@@ -160,6 +154,17 @@ class GfalEndpoint(ABC):
                 f"{url}: the answer {printable(answer)!r} is no {kind} checksum", hint="ask the site what it means"
             )
         return value
+
+    def ask_checksum(self, path: str, kind: ChecksumKind, patience_seconds: int) -> str:
+        """The storage's answer, as it comes, within that time."""
+        url = self.url(path)
+
+        def ask(context: Any) -> str:
+            context.set_opt_integer("CORE", "CHECKSUM_TIMEOUT", patience_seconds)
+            answer: str = context.checksum(url, kind.name)
+            return answer
+
+        return self._call(url, ask)
 
     @abstractmethod
     def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
@@ -228,13 +233,15 @@ class GfalEndpoint(ABC):
 
     def remove(self, path: str) -> None:
         """Remove the file, if there is one. The look before it matters: by root://, unlink removes directories too."""
-        url = self.url(path)
         if self.stat(path) is None:
             return
-        try:
-            self._call(url, lambda context: context.unlink(url))
-        except FileMissingError:
-            return
+        with suppress(FileMissingError):
+            self.unlink(path)
+
+    def unlink(self, path: str) -> None:
+        """Remove whatever is there: `remove` has looked."""
+        url = self.url(path)
+        self._call(url, lambda context: context.unlink(url))
 
     def on_tape(self, path: str) -> bool:
         """What the storage's archive poll (root: prepare query; davs: WLCG Tape REST API archiveinfo) says."""
@@ -311,6 +318,10 @@ class GfalEndpoint(ABC):
             # The Tape REST API has no code of its own for a missing file: the look has.
             self._call(url, lambda context: context.stat(url))
             raise
+
+    def look(self, url: str, call: Callable[[Any], Answer]) -> Answer:
+        """What gfal2 answers to a question that changes nothing, and may be asked twice."""
+        return self._call(url, call)
 
     def _call(self, url: str, call: Callable[[Any], Answer]) -> Answer:
         context = self._context()

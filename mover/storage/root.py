@@ -9,13 +9,15 @@ from typing import Any, ClassVar
 from XRootD.client.flags import AccessMode, OpenFlags
 
 from mover.errors import EndpointUnavailableError, FileMissingError, StorageError
+from mover.model import ChecksumKind, StoredFile
 from mover.ports import MayRemove, always
 from mover.storage.cleanup import removed_on_failure
 from mover.storage.gfal import GfalEndpoint
 from mover.storage.gfalerrors import printable
 from mover.storage.pieces import pieces, primed
-from mover.storage.xrdcl import library, limit_waiting
+from mover.storage.xrdcl import library, limit_waiting, login
 from mover.storage.xrderrors import DOWN_HINT, check
+from mover.storage.xrdnamespace import Namespace
 from mover.storage.xrdread import Reader
 
 _PIECE_BYTES = 4 << 20
@@ -23,10 +25,23 @@ _WINDOW = 4
 
 
 class RootEndpoint(GfalEndpoint):
-    """Uploads and reads by XrdCl with a few requests under way; everything else by gfal2."""
+    """Uploads and reads by XrdCl with a few requests under way, and looks; everything else by gfal2."""
 
     scheme: ClassVar[str] = "root"
     exclusive_create: ClassVar[bool] = True
+
+    def stat(self, path: str) -> StoredFile | None:
+        """What is stored under `path` now; ForeignFileError if it is a directory."""
+        found = self._namespace(path).stat()
+        return None if found is None else StoredFile(path, *found)
+
+    def ask_checksum(self, path: str, kind: ChecksumKind, patience_seconds: int) -> str:
+        """The server's answer."""
+        return self._namespace(path).checksum(kind, patience_seconds)
+
+    def unlink(self, path: str) -> None:
+        """Remove the file."""
+        self._namespace(path).unlink()
 
     def upload(self, path: str, chunks: Iterable[bytes], size_bytes: int, *, may_remove: MayRemove = always) -> None:
         """Stream `chunks` into a new file that the server creates exclusively, with its directories."""
@@ -62,6 +77,9 @@ class RootEndpoint(GfalEndpoint):
             # What its answer is matters to nobody: the bytes have come, or an error is on its way.
             file.close(timeout=self._stall_seconds)
 
+    def _namespace(self, path: str) -> Namespace:
+        return Namespace(self.url(path), self._credential.current().path, self._stall_seconds)
+
     @contextmanager
     def _create(self, path: str) -> Iterator[Any]:
         """A new file, closed afterwards: with its errors if the body succeeded, silently if there is one already."""
@@ -83,10 +101,8 @@ class RootEndpoint(GfalEndpoint):
     def _open(self, file: Any, url: str, flags: OpenFlags) -> None:
         proxy = self._credential.current()
         limit_waiting()
-        # Not a secret: it is a name that means something in this process only. XrdCl takes the parameters out.
-        login = f"?xrd.wantprot=gsi&xrd.gsiusrpxy={proxy.path}"
         mode = AccessMode.UR | AccessMode.UW | AccessMode.GR | AccessMode.OR
-        status, _ = file.open(url + login, flags, mode, timeout=self._stall_seconds)
+        status, _ = file.open(url + login(proxy.path), flags, mode, timeout=self._stall_seconds)
         check(status, url)
 
 

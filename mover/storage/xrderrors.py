@@ -36,6 +36,8 @@ _SERVER_ERRORS: dict[int, _Meaning] = {
     3006: (StorageError, "the server does not take our request: ask the site"),
     3013: (StorageError, "the server does not take our request: ask the site"),
 }
+# XErrorCode has nothing of its own for it.
+_NOT_A_DIRECTORY = "not a directory"
 _ERR_RESPONSE = 400  # XrdClStatus.hh: errErrorResponse, the server's own answer
 _TLS_ERROR = 110  # errTlsError; fatal if there is no TLS to be had, else a connection that broke
 _BAD_TLS: _Meaning = (AccessDeniedError, "check the server's certificate and the CA directory")
@@ -49,7 +51,9 @@ def check(status: Any, url: str) -> None:
     """Raise what a status of XrdCl's means, unless it is good. What is not known counts as a passing failure."""
     if status.ok:
         return
-    if status.code == _ERR_RESPONSE:
+    if status.code == _ERR_RESPONSE and _NOT_A_DIRECTORY in status.message:
+        kind, hint = _SERVER_ERRORS[3015]
+    elif status.code == _ERR_RESPONSE:
         kind, hint = _SERVER_ERRORS.get(status.errno, _DOWN)
     elif status.code == _TLS_ERROR and status.fatal:
         kind, hint = _BAD_TLS

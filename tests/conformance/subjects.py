@@ -146,6 +146,7 @@ class Site:
         *,
         credentials: CredentialSource | None = None,
         stall_timeout_seconds: float = 20.0,
+        checksum_timeout_seconds: float = 1800.0,
     ) -> StorageEndpoint:
         """An adapter of that kind; the robot's unless others' credentials are given."""
         # They need gfal2, which may not be installed.
@@ -164,6 +165,7 @@ class Site:
                 tape=tape,
                 checksums=frozenset() if kind == PLAIN else frozenset({ChecksumKind.ADLER32}),
                 stall_timeout_seconds=stall_timeout_seconds,
+                checksum_timeout_seconds=checksum_timeout_seconds,
             )
         kinds = {"root": RootEndpoint, "roots": RootsEndpoint, "gsiftp": GsiFtpEndpoint}
         return kinds[scheme_of(kind)](
@@ -172,6 +174,7 @@ class Site:
             credentials=credentials,
             tape=tape,
             stall_timeout_seconds=stall_timeout_seconds,
+            checksum_timeout_seconds=checksum_timeout_seconds,
         )
 
 

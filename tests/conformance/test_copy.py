@@ -7,7 +7,7 @@ import subprocess
 import threading
 import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -34,6 +34,7 @@ from mover.sandbox.server import RobotServer
 from mover.sandbox.xrootd import DiskServer
 from mover.storage.memory import MemoryEndpoint
 from tests.conformance.credentials import RobotCredentials
+from tests.conformance.frozen import frozen_later
 from tests.conformance.relay import Relay
 from tests.conformance.subjects import Site, base_url_of, eventually
 
@@ -146,26 +147,6 @@ def put(endpoint: StorageEndpoint, path: str, size: int) -> bytes:
 
 def adler32(data: bytes) -> str:
     return f"{zlib.adler32(data):08x}"
-
-
-@contextmanager
-def frozen_later(server: RobotServer) -> Iterator[Callable[[], None]]:
-    """What stops the server in its tracks when it is called, connections and all; it goes on after the body."""
-    pids: list[int] = []
-
-    def freeze() -> None:
-        for process in Path("/proc").glob("[0-9]*"):
-            with suppress(OSError):
-                if (process / "cwd").readlink() == server.directory:
-                    os.kill(int(process.name), signal.SIGSTOP)
-                    pids.append(int(process.name))
-
-    try:
-        yield freeze
-    finally:
-        for pid in pids:
-            with suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGCONT)
 
 
 def once_after(calls: int, do: Callable[[], object]) -> Callable[[int], None]:

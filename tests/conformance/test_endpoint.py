@@ -100,7 +100,7 @@ def test_every_declared_checksum_is_right(endpoint: StorageEndpoint) -> None:
     for kind in endpoint.capabilities.checksums:
         assert endpoint.checksum(PATH, kind) == expected[kind]
     if not endpoint.capabilities.checksums:
-        with pytest.raises(StorageError, match="not supported"):
+        with pytest.raises(StorageError, match=r"computes no|not supported"):
             endpoint.checksum(PATH, ChecksumKind.ADLER32)
 
 

@@ -11,8 +11,10 @@ from mover.errors import AccessDeniedError, EndpointUnavailableError
 from mover.model import ChecksumKind
 from mover.ports import StorageEndpoint
 from mover.sandbox.ca import CertificateAuthority
+from mover.sandbox.xrootd import DiskServer
 from mover.storage.file import FileEndpoint
 from tests.conformance.credentials import RobotCredentials
+from tests.conformance.frozen import frozen_later
 from tests.conformance.relay import Relay
 from tests.conformance.subjects import DISKS, PLAIN, REMOTE, Site, adler32_of, base_url_of, disk_server, remote_subject
 
@@ -146,6 +148,61 @@ def test_server_that_goes_down_and_comes_back(
         endpoint.remove("a")
         endpoint.upload("a", [b"run"], 3)
         assert adler32_of(endpoint, "a") == f"{zlib.adler32(b'run'):08x}"
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("kind", ["davs", PLAIN])
+def test_connections_that_the_server_has_ended(
+    grid_ca: CertificateAuthority, site: Site, kind: str, tmp_path: Path
+) -> None:
+    """They are kept for the next call, which finds out; looks are made again then."""
+    server = disk_server(kind, tmp_path / "disk", grid_ca)
+    server.start()
+    try:
+        endpoint = site.endpoint(kind, base_url_of(kind, server))
+        endpoint.upload("there/a", [b"run"], 3)
+        looks: list[Use] = [
+            lambda endpoint: endpoint.stat("there/a"),
+            lambda endpoint: endpoint.list("there"),
+            lambda endpoint: endpoint.directories(""),
+            lambda endpoint: adler32_of(endpoint, "there/a"),
+        ]
+        for look in looks:
+            before = look(endpoint)
+            assert before
+            endpoint.stat("there/a")
+            server.stop()
+            server.start()
+            assert look(endpoint) == before
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("kind", ["root", "roots"])
+def test_deadlines_are_our_own_when_a_server_hangs_in_an_upload(
+    grid_ca: CertificateAuthority, site: Site, kind: str, tmp_path: Path
+) -> None:
+    """Also those of the clean-up: XrdCl's defaults would hold the lane for minutes."""
+    server = DiskServer(tmp_path / "disk", grid_ca, robot="Robot")
+    server.start()
+    try:
+        endpoint = site.endpoint(kind, base_url_of(kind, server), stall_timeout_seconds=2, checksum_timeout_seconds=2)
+        endpoint.directories("")
+        with frozen_later(server) as freeze:
+
+            def chunks() -> Iterator[bytes]:
+                yield from [bytes(4 << 20)] * 2
+                freeze()
+                yield from [bytes(4 << 20)] * 10
+
+            with pytest.raises(EndpointUnavailableError, match="nothing was taken for 2 s") as caught:
+                endpoint.upload("a", chunks(), 48 << 20)
+            assert "still be there" in str(caught.value.__notes__)
+            assert "Operation expired" in str(caught.value.__notes__)
+            for look in (lambda: endpoint.stat("a"), lambda: endpoint.checksum("a", ChecksumKind.ADLER32)):
+                with pytest.raises(EndpointUnavailableError, match=r"Operation expired|Socket timeout"):
+                    look()
     finally:
         server.close()
 
