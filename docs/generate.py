@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mover import errors as mover_errors
-from mover.states import JOB_TABLE, REPLICA_TABLE, RUN_TABLE, Row
+from mover.states import CAMPAIGN_TABLE, JOB_TABLE, REPLICA_TABLE, RUN_TABLE, Row
 from proxyagent import errors as proxyagent_errors
 
 DOCS = Path(__file__).parent
@@ -72,6 +72,7 @@ def generated() -> dict[Path, str]:
     text = with_section(text, "run states", state_table(RUN_TABLE))
     text = with_section(text, "replica states", state_table(REPLICA_TABLE))
     text = with_section(text, "job states", state_table(JOB_TABLE))
+    text = with_section(text, "campaign states", state_table(CAMPAIGN_TABLE))
     return {DOCS / "exit-codes.md": exit_codes(), architecture: text}
 
 

@@ -77,6 +77,10 @@ class CatalogueError(MoverError):
     exit_code = 5
 
 
+class CampaignError(CatalogueError):
+    """There is no such campaign, or nothing that it could do."""
+
+
 class StateError(CatalogueError):
     """A change of state that the table forbids: somebody else was quicker, or it is a bug."""
 

@@ -3,13 +3,14 @@
 Every adapter of a port passes the same conformance suite (tests/conformance).
 """
 
-from collections.abc import Callable, Collection, Generator, Iterable
+from collections.abc import Callable, Collection, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Protocol
 
+from mover.errors import StorageError
 from mover.model import ChecksumKind, Locality, StoredFile
 
 
@@ -159,6 +160,16 @@ class StorageEndpoint(Protocol):
 
         Raises:
             FileMissingError: there is no such file.
+        """
+
+    def bring_online_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """Ask that files be staged, in as few requests as there can be; else as `bring_online`.
+
+        Returns what the storage refused at once, with why; a file that does not exist may be among them or not: one
+        that is refused keeps no other from coming.
+
+        Raises:
+            StorageError: the storage does not answer; some may have been asked for.
         """
 
     def close(self) -> None:

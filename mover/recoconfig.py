@@ -75,6 +75,11 @@ class RecoConfig(Table):
     failures_before_quarantine: int = Field(default=5, ge=1, le=100)
     kept_logs: int = Field(default=1000, ge=1)
 
+    @property
+    def ahead(self) -> int:
+        """How many jobs of a campaign are considered at a time: those for which raw data is recalled from tape."""
+        return max(self.recall_ahead, self.most_jobs)
+
     @model_validator(mode="after")
     def _is_consistent(self) -> "RecoConfig":
         if not self.kinds or len(set(self.kinds)) != len(self.kinds):

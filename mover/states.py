@@ -1,4 +1,4 @@
-"""The states of a run, of a replica and of a job, as tables: state, event, next state, effect.
+"""The states of a run, of a replica, of a job and of a campaign, as tables: state, event, next state, effect.
 
 Rows without a next state are forbidden and say why. docs/architecture.md shows these tables and the diagrams made from
 them. In-flight work is a claim (catalogue.claims), never a state.
@@ -85,6 +85,31 @@ class JobEvent(StrEnum):
     CANCELLED = "job cancelled by a person"
 
 
+class CampaignState(StrEnum):
+    """Where a campaign is: many jobs that a person wants."""
+
+    CREATED = "created"
+    RUNNING = "running"
+    PAUSED = "paused"
+    FINISHED = "finished"
+    CANCELLED = "cancelled"
+
+
+#: The record with which a campaign begins.
+CAMPAIGN_CREATED = "created"
+
+
+class CampaignEvent(StrEnum):
+    """What can happen to a campaign."""
+
+    STARTED = "started"
+    PAUSED = "paused"
+    RESUMED = "resumed"
+    CANCELLED = "cancelled"
+    FINISHED = "nothing left"
+    TAKEN_UP = "taken up again"
+
+
 S = TypeVar("S", bound=StrEnum)
 E = TypeVar("E", bound=StrEnum)
 
@@ -162,6 +187,28 @@ JOB_TABLE: tuple[Row[JobState, JobEvent], ...] = (
     Row(JobState.PROVEN, JobEvent.RETRIED, None, "done again, it is another iteration"),
 )
 
+_C, _E = CampaignState, CampaignEvent
+CAMPAIGN_TABLE: tuple[Row[CampaignState, CampaignEvent], ...] = (
+    Row(_C.CREATED, _E.STARTED, _C.RUNNING, "its jobs are submitted when their turn comes"),
+    Row(_C.CREATED, _E.CANCELLED, _C.CANCELLED, "its wanted jobs are cancelled"),
+    Row(_C.RUNNING, _E.PAUSED, _C.PAUSED, "nothing more is submitted; what runs goes on to its proof"),
+    Row(_C.RUNNING, _E.CANCELLED, _C.CANCELLED, "what is wanted or submitted is cancelled"),
+    Row(_C.RUNNING, _E.FINISHED, _C.FINISHED, "every job is proven, cancelled, or needs a person"),
+    Row(_C.PAUSED, _E.RESUMED, _C.RUNNING, "as after its start"),
+    Row(_C.PAUSED, _E.CANCELLED, _C.CANCELLED, "what is wanted or submitted is cancelled"),
+    Row(_C.PAUSED, _E.FINISHED, _C.FINISHED, "what was submitted before has ended, and nothing else was left"),
+    Row(_C.FINISHED, _E.TAKEN_UP, _C.RUNNING, "a person has retried a job of it"),
+    Row(_C.PAUSED, _E.STARTED, None, "it was started before: resume it"),
+    Row(_C.RUNNING, _E.STARTED, None, "it runs already"),
+    Row(_C.CREATED, _E.PAUSED, None, "it was not started"),
+    Row(_C.FINISHED, _E.CANCELLED, None, "nothing of it is left"),
+    Row(_C.CANCELLED, _E.STARTED, None, "its jobs are cancelled: create another campaign"),
+    Row(_C.CANCELLED, _E.RESUMED, None, "its jobs are cancelled: create another campaign"),
+)
+
+#: The command that shows the history of what has such a state, if it is not that of a run.
+_SHOWN_BY: dict[type[StrEnum], str] = {CampaignState: "campaign status"}
+
 
 def _next(table: Iterable[Row[S, E]], state: S, event: E, subject: str) -> S:
     row = next((one for one in table if one.before is state and one.event is event), None)
@@ -170,7 +217,8 @@ def _next(table: Iterable[Row[S, E]], state: S, event: E, subject: str) -> S:
     why = row.note if row else "the state table has no such row"
     raise StateError(
         f"{subject} is {state} and cannot become '{event}': {why}",
-        hint="look at its history with `mover run show`; if nobody acted on it, this is a bug",
+        hint=f"look at its history with `mover {_SHOWN_BY.get(type(state), 'run show')}`; "
+        "if nobody acted on it, this is a bug",
     )
 
 
@@ -199,3 +247,12 @@ def next_job_state(state: JobState, event: JobEvent, *, subject: str) -> JobStat
         StateError: the table forbids it or does not have it.
     """
     return _next(JOB_TABLE, state, event, subject)
+
+
+def next_campaign_state(state: CampaignState, event: CampaignEvent, *, subject: str) -> CampaignState:
+    """The state after `event`.
+
+    Raises:
+        StateError: the table forbids it or does not have it.
+    """
+    return _next(CAMPAIGN_TABLE, state, event, subject)

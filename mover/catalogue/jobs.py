@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 from mover.catalogue import custody
 from mover.catalogue.database import Database
+from mover.catalogue.jobchoice import choose_job
 from mover.catalogue.owner import is_dead
 from mover.errors import LeaseLostError, MoverError
 from mover.model import BundleKind
@@ -73,28 +74,6 @@ class JobClaim:
     lease: timedelta
 
 
-#: What is claimed first: what frees the batch system, what waits for its proof, new work; live before campaigns.
-_CLAIMS = (
-    (
-        "SELECT * FROM job WHERE state = 'submitted' AND ended = 1 AND next_attempt_at <= :now "
-        "AND (owner IS NULL OR lease_until < :now) ORDER BY since LIMIT 1"
-    ),
-    (
-        "SELECT * FROM job WHERE state = 'collected' AND next_attempt_at <= :now "
-        "AND (owner IS NULL OR lease_until < :now) AND (EXISTS (SELECT 1 FROM replica "
-        "WHERE replica.bundle_id = job.bundle_id AND replica.state IN ('verified', 'archived')) "
-        "OR bundle_id IN (SELECT id FROM output_nowhere)) ORDER BY since LIMIT 1"
-    ),
-    (
-        "SELECT job.* FROM job LEFT JOIN campaign ON campaign.id = job.campaign_id WHERE job.state = 'wanted' "
-        "AND job.next_attempt_at <= :now AND (job.owner IS NULL OR job.lease_until < :now) "
-        "AND (SELECT count(*) FROM job_under_way) < :most AND (job.campaign_id IS NULL OR (campaign.state = 'running' "
-        "AND (SELECT count(*) FROM job_under_way WHERE campaign_id = campaign.id) < campaign.most_jobs)) "
-        "ORDER BY job.campaign_id NOTNULL, job.campaign_id, job.failures, job.run, job.kind DESC LIMIT 1"
-    ),
-)
-
-
 def want_jobs(
     database: Database, keys: Iterable[JobKey], *, now: datetime, campaign_id: int | None = None
 ) -> list[JobKey]:
@@ -107,6 +86,7 @@ def want_jobs_within(
     connection: sqlite3.Connection, keys: Iterable[JobKey], *, now: datetime, campaign_id: int | None = None
 ) -> list[JobKey]:
     """As `want_jobs`, as a part of a transaction."""
+    facts = {} if campaign_id is None else {"campaign": campaign_id}
     added = []
     for key in keys:
         new = connection.execute(
@@ -124,7 +104,7 @@ def want_jobs_within(
             ),
         ).rowcount
         if new:
-            custody.append(connection, now, key.run, JOB_WANTED, job=str(key))
+            custody.append(connection, now, key.run, JOB_WANTED, job=str(key), **facts)
             added.append(key)
     return added
 
@@ -185,18 +165,13 @@ def count_jobs(database: Database, *, campaign_id: int | None = None) -> dict[Jo
     return {JobState(row["state"]): row["number"] for row in rows}
 
 
-def claim_job(database: Database, *, owner: str, lease: timedelta, now: datetime, most: int) -> JobClaim | None:
-    """Claim a job for which there is something to do; None if there is none.
-
-    Args:
-        most: how many may be submitted at a time; a campaign has a limit of its own too.
-    """
+def claim_job(
+    database: Database, *, owner: str, lease: timedelta, now: datetime, most: int, ahead: int
+) -> JobClaim | None:
+    """Claim a job for which there is something to do; None if there is none. The limits are those of `choose_job`."""
     with database.transaction() as connection:
-        for statement in _CLAIMS:
-            row = connection.execute(statement, {"now": now.isoformat(), "most": most}).fetchone()
-            if row is not None:
-                break
-        else:
+        row = choose_job(connection, now=now, most=most, ahead=ahead)
+        if row is None:
             return None
         claim = JobClaim(row["id"], _key(row), owner, row["fence"] + 1, lease)
         connection.execute(
@@ -362,7 +337,9 @@ def postpone_job(database: Database, claim: JobClaim, *, until: datetime, why: s
         )
 
 
-def move_job(connection: sqlite3.Connection, job: JobRecord, event: JobEvent, *, now: datetime) -> None:
+def move_job(
+    connection: sqlite3.Connection, job: JobRecord, event: JobEvent, *, now: datetime, **facts: object
+) -> None:
     """Move a job by a person's will, whoever has claimed it: the claim does not hold any longer.
 
     Raises:
@@ -374,7 +351,7 @@ def move_job(connection: sqlite3.Connection, job: JobRecord, event: JobEvent, *,
         "owner = NULL, fence = fence + 1 WHERE id = ?",
         (state, now.isoformat(), now.isoformat(), job.id),
     )
-    custody.append(connection, now, job.key.run, event, job=str(job.key))
+    custody.append(connection, now, job.key.run, event, job=str(job.key), **facts)
 
 
 def move_claimed_job(

@@ -8,6 +8,7 @@ import logging
 import shutil
 import threading
 
+from mover.catalogue.campaigns import settle_campaigns
 from mover.catalogue.database import Database
 from mover.catalogue.jobs import JobRecord, free_dead_job_claims, jobs_to_end, jobs_under_way
 from mover.catalogue.outputs import forget_ready_made, job_of_bundle, kept_outputs
@@ -18,12 +19,15 @@ from mover.errors import CatalogueError, ConfigError, MoverError
 from mover.lane import Gate, Lane, OpenEndpoints, Surroundings
 from mover.model import BundleKind
 from mover.ports import BatchSystem, Clock
+from mover.reco.recaller import Recaller
+from mover.reco.recalls import Recalls
 from mover.reco.releases import Releases
 from mover.reco.scratch import lay_out
+from mover.reco.threads import AgentThread, RecoSurroundings
 from mover.reco.wants import want_new_jobs
 from mover.reco.watch import Watch
 from mover.reco.work import attempt_name
-from mover.reco.worker import RecoSurroundings, Worker
+from mover.reco.worker import Worker
 from mover.states import JobState
 from mover.steps.standing import standing
 
@@ -55,10 +59,14 @@ class RecoAgent:
         self._releases = releases
         lay_out(self._reco.scratch)
         self._watch = Watch(self._reco, batch, clock)
-        around = RecoSurroundings(config, self._reco, open_endpoints, batch, releases, clock, self._stop, self._wake)
+        around = RecoSurroundings(
+            config, self._reco, open_endpoints, batch, releases, clock, self._stop, self._wake, Recalls()
+        )
         lanes = Surroundings(config, open_endpoints, clock, self._stop, self._wake, lambda _: None, _KINDS)
         gates = [Gate(config, place) for place in config.endpoint]
-        self.workers: list[Worker | Lane] = [Worker(number + 1, around) for number in range(self._reco.workers)]
+        self.workers: list[AgentThread | Lane] = []
+        self.workers += [Worker(f"worker {number + 1}", around) for number in range(self._reco.workers)]
+        self.workers += [Recaller(around)]
         self.workers += [Lane(gate, lanes) for gate in gates]
 
     def run(self) -> None:
@@ -109,6 +117,8 @@ class RecoAgent:
         except MoverError as error:
             self._say(f"no jobs are wanted: {error.message} ({error.hint})")
         self._watch.look(database)
+        for campaign in settle_campaigns(database, now=self._clock.now()):
+            log.info("campaign %d is %s", campaign.id, campaign.state)
         self._let_go(database)
         self._sweep(database)
 

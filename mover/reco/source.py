@@ -31,13 +31,13 @@ def choose_source(work: JobWork, bundle: BundleRecord) -> StorageEndpoint:
     """An endpoint from which the bundle can be read at once; disks first, then what a tape has on disk.
 
     Raises:
-        NotOnlineError: it is on tape only; that it be staged has been asked for.
+        NotOnlineError: it is on tape only; the recaller asks that it be staged.
         NoSourceError: no proven replica can be read now.
     """
     coming, why = None, ""
     for endpoint in sorted(sources(work, bundle), key=lambda one: one.capabilities.tape):
         try:
-            _check_online(endpoint, bundle.lfn)
+            _check_online(work, endpoint, bundle.lfn)
         except NotOnlineError as error:
             coming = coming or error
         except StorageError as error:
@@ -52,8 +52,8 @@ def choose_source(work: JobWork, bundle: BundleRecord) -> StorageEndpoint:
     )
 
 
-def _check_online(endpoint: StorageEndpoint, lfn: str) -> None:
-    """See that the file can be read at once; if it is on tape only, ask that it be staged.
+def _check_online(work: JobWork, endpoint: StorageEndpoint, lfn: str) -> None:
+    """See that the file can be read at once; if it is on tape only, have the recaller ask for it.
 
     Raises:
         NotOnlineError: it will come.
@@ -65,7 +65,7 @@ def _check_online(endpoint: StorageEndpoint, lfn: str) -> None:
         return
     locality = endpoint.locality(lfn)
     if locality is Locality.TAPE:
-        endpoint.bring_online(lfn)
+        work.recalls.want(endpoint.name, lfn)
         raise NotOnlineError(
             f"{endpoint.url(lfn)} is on tape only",
             hint="it is being brought online, and the job begins when it has come; nothing to do",

@@ -10,6 +10,7 @@ from mover.catalogue.runs import BundleRecord, bundle_of
 from mover.config import Config
 from mover.errors import ConfigError, NoSourceError
 from mover.ports import BatchSystem, Clock, StorageEndpoint
+from mover.reco.recalls import Recalls
 from mover.recoconfig import JobConfig, RecoConfig
 
 
@@ -18,7 +19,7 @@ class JobWork:
     """One claimed job and everything that a step needs for it.
 
     `endpoints` has an adapter for each configured endpoint, for this worker alone. `alive()` is called often: it renews
-    the claim, and raises when the work must stop.
+    the claim, and raises when the work must stop. `recalls` takes note of what is waited for from tape.
     """
 
     database: Database
@@ -30,6 +31,7 @@ class JobWork:
     endpoints: Mapping[str, StorageEndpoint]
     clock: Clock
     alive: Callable[[], None]
+    recalls: Recalls
 
     @property
     def settings(self) -> JobConfig:

@@ -1,10 +1,8 @@
 """A worker does what there is to do for jobs, one after the other: claim → step → commit."""
 
 import logging
-import threading
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, closing
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
 from datetime import timedelta
 
 from mover.catalogue.database import Database
@@ -18,7 +16,6 @@ from mover.catalogue.jobs import (
     renew_job_claim,
 )
 from mover.catalogue.owner import this_process
-from mover.config import Config
 from mover.errors import (
     BatchUnavailableError,
     CatalogueError,
@@ -34,13 +31,12 @@ from mover.errors import (
     UnexpectedError,
     UnsafeNameError,
 )
-from mover.ports import BatchSystem, Clock, StorageEndpoint
+from mover.ports import StorageEndpoint
 from mover.reco.collect import collect, note_failure
 from mover.reco.prove import prove
-from mover.reco.releases import Releases
 from mover.reco.submit import submit
+from mover.reco.threads import AgentThread, RecoSurroundings
 from mover.reco.work import JobWork
-from mover.recoconfig import RecoConfig
 from mover.states import JobEvent, JobState
 
 log = logging.getLogger("mover")
@@ -49,45 +45,8 @@ log = logging.getLogger("mover")
 _HOPELESS = (OutputContractError, JobFailedError, JobRefusedError, LfnTakenError, UnsafeNameError)
 
 
-@dataclass(frozen=True, slots=True)
-class RecoSurroundings:
-    """What all workers of an agent share. `batch` may be used from several threads."""
-
-    config: Config
-    reco: RecoConfig
-    open_endpoints: Callable[[], Mapping[str, StorageEndpoint]]
-    batch: BatchSystem
-    releases: Releases
-    clock: Clock
-    stop: threading.Event
-    wake: threading.Event
-
-
-class Worker:
-    """Works until `stop` is set. `failure` is why it ended before that."""
-
-    def __init__(self, number: int, around: RecoSurroundings) -> None:
-        self.name = f"worker {number}"
-        self.failure: BaseException | None = None
-        self._around = around
-
-    def run(self) -> None:
-        """Work until the agent stops. A catalogue that fails stops the agent."""
-        around = self._around
-        try:
-            with ExitStack() as stack:
-                database = stack.enter_context(closing(Database(around.config.catalogue)))
-                endpoints = around.open_endpoints()
-                for endpoint in endpoints.values():
-                    stack.callback(endpoint.close)
-                while not around.stop.is_set():
-                    if not self.work_once(database, endpoints):
-                        around.stop.wait(around.reco.poll_seconds)
-        except BaseException as error:  # the agent raises it again when all workers have ended
-            self.failure = error
-        finally:
-            around.stop.set()
-            around.wake.set()
+class Worker(AgentThread):
+    """Does what there is to do for one job after the other."""
 
     def work_once(self, database: Database, endpoints: Mapping[str, StorageEndpoint]) -> bool:
         """Claim one piece of work that is due, and do it; False if none is.
@@ -102,6 +61,7 @@ class Worker:
             lease=timedelta(seconds=around.config.engine.lease_seconds),
             now=around.clock.now(),
             most=around.reco.most_jobs,
+            ahead=around.reco.ahead,
         )
         if claim is None:
             return False
@@ -115,6 +75,7 @@ class Worker:
             endpoints=endpoints,
             clock=around.clock,
             alive=_Alive(database, claim, around),
+            recalls=around.recalls,
         )
         try:
             self._try_step(work)

@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 import zlib
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -182,6 +182,10 @@ class FileEndpoint:
     def bring_online(self, path: str) -> None:
         """There is no tape: always StorageError."""
         raise self._no_tape(path)
+
+    def bring_online_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """There is no tape: always StorageError."""
+        raise self._no_tape(next(iter(paths), "it"))
 
     def close(self) -> None:
         """Nothing to let go of."""

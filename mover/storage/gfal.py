@@ -5,7 +5,7 @@ import re
 import signal
 import stat
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
@@ -262,6 +262,20 @@ class GfalEndpoint(ABC):
         url = self._tape_url(path)
         self._call(url, lambda context: context.stat(url))
         self._tape_call(url, lambda context: context.bring_online(url, _PIN_SECONDS, self._stall_seconds, True))
+
+    def bring_online_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """Ask by one prepare request (root), or one stage request of the Tape REST API (davs), without waiting."""
+        urls = [self._tape_url(path) for path in paths]
+        if not urls:
+            return {}
+        answer = self._call(
+            urls[0], lambda context: context.bring_online(urls, _PIN_SECONDS, self._stall_seconds, True)
+        )
+        return {
+            path: storage_error(error.code, str(error.message), url)
+            for path, url, error in zip(paths, urls, answer[0], strict=True)
+            if error is not None
+        }
 
     def close(self) -> None:
         """Let go of the context and the proxy."""

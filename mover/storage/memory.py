@@ -2,7 +2,7 @@
 
 import hashlib
 import zlib
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -219,6 +219,17 @@ class MemoryEndpoint:
         self._stored(path)
         if self.migrated(path):
             self.evicted.discard(path)
+
+    def bring_online_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """One after the other."""
+        self._check_tape()
+        refused: dict[str, StorageError] = {}
+        for path in paths:
+            try:
+                self.bring_online(path)
+            except FileMissingError as error:
+                refused[path] = error
+        return refused
 
     def close(self) -> None:
         """Nothing to let go of; the files stay for tests to look at."""

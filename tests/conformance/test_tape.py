@@ -93,6 +93,8 @@ def test_a_disk_has_no_tape(kind: str, tmp_path: Path, request: pytest.FixtureRe
         for ask in (endpoint.on_tape, endpoint.locality, endpoint.bring_online):
             with pytest.raises(StorageError):
                 ask(PATH)
+        with pytest.raises(StorageError):
+            endpoint.bring_online_many([PATH])
 
 
 def test_a_file_that_never_was(library: Library) -> None:
@@ -159,6 +161,31 @@ def test_to_ask_again_while_it_comes_is_harmless(library: Library) -> None:
     library.endpoint.bring_online(PATH)
     library.wait_for(PATH, Locality.DISK_AND_TAPE)
     assert b"".join(library.endpoint.read(PATH)) == DATA
+
+
+def test_many_files_come_back_by_one_request(library: Library) -> None:
+    paths = [f"raw/00100/0012{number}.tar" for number in range(3)]
+    for path in paths:
+        library.archive(path)
+    for path in paths[:2]:
+        library.evict(path)
+    assert library.endpoint.bring_online_many(paths) == {}
+    for path in paths:
+        library.wait_for(path, Locality.DISK_AND_TAPE)
+        assert b"".join(library.endpoint.read(path)) == DATA
+    assert library.endpoint.bring_online_many([]) == {}
+
+
+def test_among_many_a_file_that_never_was_and_one_that_is_lost_keep_no_other_from_coming(library: Library) -> None:
+    lost = f"{PATH}.lost"
+    for path in (PATH, lost):
+        library.archive(path)
+        library.evict(path)
+    library.lose(lost)
+    refused = library.endpoint.bring_online_many([f"{PATH}.never", lost, PATH])
+    assert PATH not in refused
+    library.wait_for(PATH, Locality.DISK_AND_TAPE)
+    assert library.endpoint.locality(lost) is Locality.LOST
 
 
 def test_a_file_whose_tape_is_lost(library: Library) -> None:

@@ -1,10 +1,10 @@
 """Storage elements of the simulation: memory endpoints whose every change is told, and the faulty way to them."""
 
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, TypeVar
 
-from mover.errors import EndpointUnavailableError
+from mover.errors import EndpointUnavailableError, StorageError
 from mover.model import ChecksumKind, Locality, StoredFile
 from mover.ports import Capabilities, MayRemove, StorageEndpoint, always
 from mover.storage.memory import MemoryEndpoint, _Stored
@@ -179,6 +179,12 @@ class FaultyEndpoint:
     def bring_online(self, path: str) -> None:
         """Stage it."""
         self._call("bring_online", path, lambda: self._storage.bring_online(path))
+
+    def bring_online_many(self, paths: Sequence[str]) -> dict[str, StorageError]:
+        """Stage them, one after the other."""
+        for path in paths:
+            self.bring_online(path)
+        return {}
 
     def close(self) -> None:
         """Nothing to let go of."""

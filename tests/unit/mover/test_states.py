@@ -8,8 +8,12 @@ from mover.errors import CatalogueError
 from mover.model import EndpointKind
 from mover.policy import Policy, ProvenReplica, assess
 from mover.states import (
+    CAMPAIGN_TABLE,
+    JOB_TABLE,
     REPLICA_TABLE,
     RUN_TABLE,
+    CampaignState,
+    JobState,
     ReplicaEvent,
     ReplicaState,
     RunEvent,
@@ -20,7 +24,7 @@ from mover.states import (
 
 
 def test_each_pair_of_state_and_event_has_at_most_one_row() -> None:
-    for table in (RUN_TABLE, REPLICA_TABLE):
+    for table in (RUN_TABLE, REPLICA_TABLE, JOB_TABLE, CAMPAIGN_TABLE):
         pairs = [(row.before, row.event) for row in table]
         assert len(pairs) == len(set(pairs))
         assert all(row.note for row in table)
@@ -49,6 +53,8 @@ def test_every_state_can_be_reached() -> None:
     for table, first, states in (
         (RUN_TABLE, RunState.UNKNOWN, set(RunState)),
         (REPLICA_TABLE, ReplicaState.WANTED, set(ReplicaState)),
+        (JOB_TABLE, JobState.WANTED, set(JobState)),
+        (CAMPAIGN_TABLE, CampaignState.CREATED, set(CampaignState)),
     ):
         reached = {first}
         while more := {row.after for row in table if row.before in reached and row.after} - reached:
