@@ -2,6 +2,7 @@
 
 import errno
 import os
+from collections.abc import Callable, Generator
 
 import pytest
 
@@ -22,6 +23,7 @@ from mover.states import ReplicaState
 from mover.steps.archive import archive
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
+from mover.storage.memory import MemoryEndpoint
 from tests.unit.mover.bench import LFN, NOW, Bench, bundle_bytes
 
 
@@ -100,6 +102,84 @@ def test_a_crash_between_rename_and_commit_is_recovered(bench: Bench) -> None:
     bench.step(transfer, "disk")
     bench.endpoints["disk"].rename(f"{LFN}.mover-1.part", LFN)
     assert bench.step(verify, "disk") is ReplicaState.VERIFIED
+
+
+class PlainEndpoint(MemoryEndpoint):
+    """A storage that computes no checksums, and counts how often files are read back."""
+
+    def __init__(self, then: Callable[[str], None] = lambda _: None) -> None:
+        super().__init__(name="disk", checksums=frozenset())
+        self.readings: list[str] = []
+        self._then = then
+
+    def read(self, path: str, *, offset: int = 0, size_bytes: int | None = None) -> Generator[bytes, None, None]:
+        self.readings.append(path)
+        yield from super().read(path, offset=offset, size_bytes=size_bytes)
+
+    def rename(self, source: str, target: str) -> None:
+        super().rename(source, target)
+        self._then(source)
+
+    def rewrite(self, path: str, data: bytes) -> None:
+        """As `upload`, whatever is there; a moment later."""
+        self.remove(path)
+        self.upload(path, [data], len(data))
+
+
+@pytest.fixture
+def moments_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any reading takes long enough to tell times apart."""
+    monkeypatch.setattr("mover.steps.verify._TIMES_TELL_SECONDS", 0.0)
+
+
+@pytest.mark.usefixtures("moments_later")
+def test_what_is_renamed_is_read_back_once(bench: Bench) -> None:
+    bench.close_run()
+    disk = bench.endpoints["disk"] = PlainEndpoint()
+    bench.step(transfer, "disk")
+    assert bench.step(verify, "disk") is ReplicaState.VERIFIED
+    assert disk.readings == [f"{LFN}.mover-1.part"]
+
+
+@pytest.mark.usefixtures("moments_later")
+def test_what_was_copied_for_a_rename_is_read_back_again(bench: Bench) -> None:
+    bench.close_run()
+    disk = PlainEndpoint(lambda _: disk.rewrite(LFN, disk.content(LFN)))
+    bench.endpoints["disk"] = disk
+    bench.step(transfer, "disk")
+    assert bench.step(verify, "disk") is ReplicaState.VERIFIED
+    assert disk.readings == [f"{LFN}.mover-1.part", LFN]
+
+
+@pytest.mark.usefixtures("moments_later")
+def test_what_a_rename_that_copies_makes_wrong_is_not_verified(bench: Bench) -> None:
+    bench.close_run()
+    disk = PlainEndpoint(lambda _: disk.rewrite(LFN, b"!" + disk.content(LFN)[1:]))
+    bench.endpoints["disk"] = disk
+    bench.step(transfer, "disk")
+    with pytest.raises(ForeignFileError, match="not what was uploaded"):
+        bench.step(verify, "disk")
+    assert bench.state("disk") is ReplicaState.COPIED
+
+
+@pytest.mark.usefixtures("moments_later")
+def test_a_rename_that_leaves_the_old_name_is_read_back_again(bench: Bench) -> None:
+    bench.close_run()
+    disk = PlainEndpoint(lambda source: disk.upload(source, [b"old"], 3))
+    bench.endpoints["disk"] = disk
+    bench.step(transfer, "disk")
+    bench.step(verify, "disk")
+    assert disk.readings == [f"{LFN}.mover-1.part", LFN]
+
+
+def test_what_is_renamed_at_once_is_read_back_again(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy made in the same second has the same time."""
+    monkeypatch.setattr("mover.steps.verify._TIMES_TELL_SECONDS", 600.0)
+    bench.close_run()
+    disk = bench.endpoints["disk"] = PlainEndpoint()
+    bench.step(transfer, "disk")
+    bench.step(verify, "disk")
+    assert disk.readings == [f"{LFN}.mover-1.part", LFN]
 
 
 def test_a_tape_copy_that_changed_after_verification_never_counts(bench: Bench) -> None:
