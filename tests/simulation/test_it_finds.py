@@ -1,5 +1,6 @@
 """The simulation is worth what it finds: the mover is broken on purpose, one way at a time, and must be found out."""
 
+import re
 import sqlite3
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +28,8 @@ from tests.simulation.test_week import live_a_week
 
 pytestmark = pytest.mark.long
 
-_SEEDS = range(4)
+#: As many weeks as it takes: a change of the mover changes what happens in all of them, and luck with it.
+_SEEDS = range(12)
 _CHECKS = (recheck, work)
 
 Patch = pytest.MonkeyPatch
@@ -172,7 +174,8 @@ def never_takes_over(patch: Patch) -> None:
 
 
 BROKEN: tuple[tuple[Callable[[Patch], None], str], ...] = (
-    (never_looks_for_what_is_there, "not everywhere"),
+    # Which of the two comes first is luck.
+    (never_looks_for_what_is_there, "not everywhere|had somebody else's"),
     (takes_every_wrong_file_for_its_own, "had somebody else's"),
     (removes_what_it_adopted, "had somebody else's"),
     (cleans_up_without_its_claim, "had the right"),
@@ -197,7 +200,7 @@ def test_a_broken_mover_is_found_out(tmp_path: Path, broken: Callable[[Patch], N
     with pytest.MonkeyPatch.context() as patch:
         broken(patch)
         found = _what_is_found(tmp_path)
-    assert rule in found
+    assert re.search(rule, found), found
 
 
 def _what_is_found(base: Path) -> str:
