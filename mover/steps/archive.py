@@ -35,7 +35,9 @@ def archive(work: Work) -> None:
         work.check(stored)
     except VerificationError as error:
         raise ForeignFileError(
-            f"changed after it was verified: {error.message}", hint="ask the site who wrote to it; the local files stay"
+            f"changed after it was verified: {error.message}",
+            hint="ask the site who wrote to it; the local files stay; when it is mended or gone, "
+            f"`mover run retry {work.claim.run}`",
         ) from error
     record_event(
         work.database,

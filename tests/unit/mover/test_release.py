@@ -1,6 +1,7 @@
 """Releasing local files: only what the storage itself shows at that moment counts."""
 
 from collections.abc import Callable
+from contextlib import closing
 from datetime import datetime, timedelta
 
 import pytest
@@ -152,47 +153,39 @@ def test_a_release_waits_for_every_endpoint_that_still_needs_the_files(bench: Be
         release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
 
 
+class InterruptedClock(FixedClock):
+    """A clock that a release asks for the second time at its end: then somebody else does something first."""
+
+    def __init__(self, interrupt: Callable[[], object]) -> None:
+        super().__init__()
+        self._interrupts = iter([lambda: None, interrupt])
+
+    def now(self) -> datetime:
+        """The same moment as ever."""
+        next(self._interrupts)()
+        return super().now()
+
+
 def test_of_two_releases_at_once_the_later_one_is_told_of_the_other(bench: Bench) -> None:
     bench.make_safe()
-    rival = Database(bench.config.catalogue)
-
-    class Interrupted(FixedClock):
-        """A clock in whose second tick, at the end of the release, the rival does all of its own."""
-
-        ticks = 0
-
-        def now(self) -> datetime:
-            self.ticks += 1
-            if self.ticks == 2:
-                release_run(rival, bench.config, RUN, bench.endpoints, clock=FixedClock())
-            return super().now()
-
-    with pytest.raises(NotSafeError, match="released by somebody else at the same time"):
-        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=Interrupted())
-    rival.close()
+    with closing(Database(bench.config.catalogue)) as rival:
+        clock = InterruptedClock(lambda: release_run(rival, bench.config, RUN, bench.endpoints, clock=FixedClock()))
+        with pytest.raises(NotSafeError, match="released by somebody else at the same time"):
+            release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=clock)
     assert known(bench.catalogue, RUN).state is RunState.RELEASED
     assert events(bench, RUN).count(RunEvent.FILES_REMOVED) == 1
 
 
 def test_a_replica_found_lost_while_the_files_go_is_made_again_before_the_run_counts_as_released(bench: Bench) -> None:
     bench.make_safe()
-    person = Database(bench.config.catalogue)
+    with closing(Database(bench.config.catalogue)) as person:
 
-    class Interrupted(FixedClock):
-        """A clock in whose second tick, at the end of the release, a person looks at the storage."""
+        def look() -> None:
+            bench.endpoints["disk"].remove(LFN)
+            look_again(person, bench.config, RUN, bench.endpoints, clock=FixedClock())
 
-        ticks = 0
-
-        def now(self) -> datetime:
-            self.ticks += 1
-            if self.ticks == 2:
-                bench.endpoints["disk"].remove(LFN)
-                look_again(person, bench.config, RUN, bench.endpoints, clock=FixedClock())
-            return super().now()
-
-    with pytest.raises(NotSafeError, match="run 4742 is planned again"):
-        release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=Interrupted())
-    person.close()
+        with pytest.raises(NotSafeError, match="run 4742 is planned again"):
+            release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=InterruptedClock(look))
     work(bench, "disk", FixedClock())
     record_run_event(bench.catalogue, RUN, RunEvent.POLICY_HOLDS, now=NOW)
     release_run(bench.catalogue, bench.config, RUN, bench.endpoints, clock=FixedClock())
