@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import pycurl
 
 from mover.errors import EndpointUnavailableError, FileMissingError, ForeignFileError, StorageError
+from mover.gridtls import new_curl
 from mover.model import ChecksumKind, StoredFile
 from mover.ports import CredentialSource, MayRemove, always
 from mover.storage.cleanup import removed_on_failure
@@ -156,17 +157,9 @@ class DavsEndpoint(GfalEndpoint):
             )
 
     def _curl(self) -> pycurl.Curl:
-        """A new handle, so that no connection of another proxy is used again."""
+        """A new handle, which gives up when nothing moves."""
         proxy = self._credential.current()
-        curl = pycurl.Curl()
-        curl.setopt(pycurl.SSLCERT, proxy.path)
-        curl.setopt(pycurl.SSLKEY, proxy.path)
-        curl.setopt(pycurl.CAPATH, str(self._ca_directory))
-        curl.unsetopt(pycurl.CAINFO)  # the world's authorities, which curl has compiled in
-        curl.setopt(pycurl.SSLVERSION, pycurl.SSLVERSION_TLSv1_2)
-        curl.setopt(pycurl.PROXY, "")
-        curl.setopt(pycurl.NOSIGNAL, 1)
-        curl.setopt(pycurl.CONNECTTIMEOUT, self._stall_seconds)
+        curl = new_curl(proxy.path, self._ca_directory, stall_seconds=self._stall_seconds)
         curl.setopt(pycurl.LOW_SPEED_LIMIT, _SLOWEST_BYTES_PER_SECOND)
         curl.setopt(pycurl.LOW_SPEED_TIME, self._stall_seconds)
         # A server that never says '100 Continue' gets the body after half of the patience that it has.

@@ -26,10 +26,11 @@ ALLOWED: dict[str, set[str]] = {
     "mover.ports": PURE,
     "mover.bundle": PURE,
     "mover.durable": {"mover.errors"},
+    "mover.gridtls": set(),
     "mover.catalogue": PURE | {"mover.bundle", "mover.durable"},
     "mover.certificate": PURE | {"mover.catalogue", "proxyagent.client"},
     "mover.credential": PURE | {"proxyagent.client"},
-    "mover.storage": PURE | {"mover.ports", "mover.durable"},
+    "mover.storage": PURE | {"mover.ports", "mover.durable", "mover.gridtls"},
     "mover.storage.gfalcopy_process": {"proxyagent.client"},
     "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
     "mover.configwatch": PURE | {"mover.config"},
@@ -53,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
         "mover.releaser",
         "mover.headlog",
     },
-    "mover.batch": PURE | {"mover.ports", "mover.durable", "proxyagent.client"},
+    "mover.batch": PURE | {"mover.ports", "mover.durable", "mover.gridtls", "proxyagent.client"},
     "mover.reco": PURE
     | {
         "mover.ports",
