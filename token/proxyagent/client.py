@@ -111,11 +111,12 @@ class ClientProxy:
             raise ValueError("the proxy is closed")
         return self._descriptor
 
-    def delegate(self, request: bytes, lifetime_seconds: int) -> str:
+    def delegate(self, request: bytes, lifetime_seconds: int, *, limited: bool = False) -> str:
         """A proxy below this one, for the key of a server's certificate request, such as ARC CE's or FTS's.
 
         Args:
-            request: PKCS#10, in PEM or DER.
+            request: PKCS#10 in PEM.
+            limited: whether it may be used for files only, and not to submit jobs; it is if this one is.
 
         Returns: the chain in PEM, the server's certificate first, without any key.
 
@@ -123,9 +124,8 @@ class ClientProxy:
             RequestError: the request is malformed, forged or weak.
             ProxyAgentError: this proxy may not be delegated further.
         """
-        return sign_delegation(
-            self._pem(), request, lifetime=timedelta(seconds=lifetime_seconds), now=datetime.now(UTC)
-        )
+        lifetime = timedelta(seconds=lifetime_seconds)
+        return sign_delegation(self._pem(), request, lifetime=lifetime, now=datetime.now(UTC), limited=limited)
 
     def sign(self, payload: bytes, media_type: str) -> bytes:
         """Sign a statement with this proxy's key, which stays in memory; `verify_statement` is the other side.

@@ -10,10 +10,12 @@ from proxyagent.proxy import Language, ProxyInfo, issue_proxy
 from proxyagent.request import check_request
 
 
-def sign_delegation(chain_pem_and_key: bytes, request: bytes, *, lifetime: timedelta, now: datetime) -> str:
+def sign_delegation(
+    chain_pem_and_key: bytes, request: bytes, *, lifetime: timedelta, now: datetime, limited: bool = False
+) -> str:
     """Sign the certificate request of a service: a proxy for its key, below ours, with the chain but no key (PEM).
 
-    It ends after `lifetime` or with our own, is limited if ours is, and its path is shorter than ours.
+    It ends after `lifetime` or with our own, is limited if ours is or if `limited`, and its path is shorter than ours.
 
     Args:
         chain_pem_and_key: our proxy as in a proxy file: certificate, unencrypted RSA key and issuers, in PEM.
@@ -26,7 +28,7 @@ def sign_delegation(chain_pem_and_key: bytes, request: bytes, *, lifetime: timed
     """
     public_key = check_request(request.decode("ascii", "replace"))
     chain, key = proxy_from_pem(chain_pem_and_key, now=now)
-    # As much as our own proxy allows.
-    info = ProxyInfo(Language.INHERIT_ALL)
+    # Otherwise as much as our own proxy allows.
+    info = ProxyInfo(Language.LIMITED if limited else Language.INHERIT_ALL)
     leaf = issue_proxy(chain[0], key, public_key, info=info, lifetime=lifetime, now=now)
     return certificates_to_pem((leaf, *chain))

@@ -93,6 +93,15 @@ def test_limits_are_kept(robot: Credential, keys: list[rsa.RSAPrivateKey], proxy
         delegate(proxy_of(robot, keys[1], path_length=0), request)
 
 
+def test_a_service_gets_a_limited_proxy_on_request(client: Credential, keys: list[rsa.RSAPrivateKey]) -> None:
+    request = arc_request(keys[3])
+    assert proxy_info(delegate(client, request)[0]) == ProxyInfo(Language.INHERIT_ALL)
+    pem = sign_delegation(
+        proxy_pem(client.chain, client.key), request, lifetime=HOUR, now=datetime.now(UTC), limited=True
+    )
+    assert proxy_info(certificates_from_pem(pem)[0]) == ProxyInfo(Language.LIMITED)
+
+
 def test_it_ends_in_time(robot: Credential, keys: list[rsa.RSAPrivateKey], proxy_of: ProxyMaker) -> None:
     now = datetime.now(UTC).replace(microsecond=0)
     request = arc_request(keys[3])
