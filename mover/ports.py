@@ -342,6 +342,26 @@ class CredentialSource(Protocol):
         """
 
 
+class DelegatingProxy(Proxy, Protocol):
+    """A proxy whose key signs further proxies."""
+
+    def delegate(self, request: bytes, lifetime_seconds: int, *, limited: bool = False) -> str:
+        """A proxy below this one for a server's certificate request (PKCS#10, PEM): the chain in PEM, without any key.
+
+        It ends after `lifetime_seconds` or with this one, and is limited if this one is or if `limited`.
+
+        Raises:
+            proxyagent.client.ProxyAgentError: the request is malformed or weak, or this proxy may not be delegated.
+        """
+
+
+class DelegatingSource(Protocol):
+    """A `CredentialSource` whose proxies may be delegated to a service, such as a compute element."""
+
+    def proxy(self) -> DelegatingProxy:
+        """As `CredentialSource.proxy`."""
+
+
 class Clock(Protocol):
     """Time, so that steps can be tested without waiting."""
 

@@ -26,10 +26,11 @@ from mover.batch.slurm import SlurmBatch
 from mover.errors import BatchUnavailableError
 from mover.ports import BatchSystem, JobInput, JobOutput, JobPhase, JobSpec, JobStatus
 from mover.sandbox.slurm import PARTITION, SlurmCluster
+from tests.conformance.arc_site import ArcSite
 from tests.conformance.subjects import eventually
 
 #: All of them; the fixture `batches` takes each in turn.
-BATCHES = ("memory", "local", "slurm")
+BATCHES = ("memory", "local", "slurm", "arc")
 
 #: How many jobs each of them runs at once.
 SLOTS = 2
@@ -290,8 +291,44 @@ class SlurmSubject(BatchSubject):
         super().close()
 
 
+class ArcSubject(BatchSubject):
+    """The compute element of the test process. Others' jobs may be known there, but none runs."""
+
+    # Two seconds each.
+    many = 8
+    short_seconds = 2
+
+    def __init__(self, directory: Path, site: ArcSite) -> None:
+        self._site = site
+        super().__init__(directory)
+
+    def open(self) -> BatchSystem:
+        return self._site.open()
+
+    def submit_without_answer(self, job: JobSpec) -> None:
+        self.open().submit(job)  # by an engine that died when it had sent all that there is to send
+
+    @contextmanager
+    def outage(self) -> Iterator[None]:
+        self._site.ce.stop_interface()
+        yield
+        self._site.ce.start_interface()
+
+    @contextmanager
+    def lose_worker(self, job_id: str) -> Iterator[None]:
+        for process in self._site.processes(job_id):
+            os.kill(process, signal.SIGKILL)
+        yield
+
+    def close(self) -> None:
+        self._site.end_jobs()
+        super().close()
+
+
 def make_subject(kind: str, directory: Path, fixture: Callable[[str], Any]) -> BatchSubject:
     """The batch system of that name, without jobs; `fixture` gives the servers of the test process, by name."""
     if kind == "slurm":
         return SlurmSubject(directory, fixture("slurm"))
+    if kind == "arc":
+        return ArcSubject(directory, fixture("arc"))
     return {"memory": MemorySubject, "local": LocalSubject}[kind](directory)

@@ -8,6 +8,8 @@ import pytest
 
 from mover.ports import StorageEndpoint
 from mover.sandbox.ca import CertificateAuthority
+from tests.conformance.arc_site import ArcSite, arc_site
+from tests.conformance.batches import SLOTS
 from tests.conformance.subjects import LOCAL, REMOTE, Site, Subject, local_subject, refusing_port, remote_subject
 
 
@@ -19,6 +21,13 @@ def site(grid_ca: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory
         started = Site(tmp_path_factory.mktemp("site"), grid_ca)
         yield started
         started.close()
+
+
+@pytest.fixture(scope="session")
+def arc(grid_ca: CertificateAuthority) -> Iterator[ArcSite]:
+    """A compute element, a real one."""
+    with arc_site(grid_ca, slots=SLOTS) as site:
+        yield site
 
 
 @pytest.fixture(params=[*LOCAL, *REMOTE])

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.x509.oid import NameOID
 
 from mover.sandbox.ca import CertificateAuthority
+from proxyagent.delegation import sign_delegation
 
 # RFC 3820, section 3.8: proxyCertInfo with the policy language id-ppl-inheritAll; and Globus's for a limited proxy.
 _PROXY_CERT_INFO = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.14")
@@ -32,6 +33,12 @@ class MemoryProxy:
 
     def __del__(self) -> None:
         os.close(self._fd)
+
+    def delegate(self, request: bytes, lifetime_seconds: int, *, limited: bool = False) -> str:
+        """As the agent's client does it."""
+        pem = os.pread(self._fd, 1 << 16, 0)
+        lifetime = timedelta(seconds=lifetime_seconds)
+        return sign_delegation(pem, request, lifetime=lifetime, now=datetime.now(UTC), limited=limited)
 
 
 class RobotCredentials:
