@@ -6,14 +6,18 @@ import shutil
 from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.dongle import MODULE
+from mover.sandbox.reconstruction import Reconstruction
 from mover.sandbox.site import Site
 from mover.sandbox.slurm import SlurmCluster
+from mover.sandbox.software import ReferenceSoftware
 from tests.integration.mover.box import Box
+from tests.integration.mover.recobox import RELEASE, RecoBox
 from tests.serverstate import servers_below
 
 _rooms = itertools.count(1)
@@ -87,6 +91,26 @@ def slurm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SlurmCluster]:
 def reco_area() -> str:
     """A path at every endpoint below which the reco robot may work, for this test alone."""
     return next(_reco_areas)
+
+
+@pytest.fixture
+def new_reco_box(site: Site, tmp_path: Path, reco_area: str) -> Iterator[Callable[..., RecoBox]]:
+    """Makes a fresh control room whose runs are reconstructed; its arguments are those of `Reconstruction`."""
+    boxes: list[RecoBox] = []
+
+    def make(**settings: Any) -> RecoBox:
+        software = ReferenceSoftware(tmp_path / "software")
+        software.install(RELEASE)
+        software.approve(RELEASE)
+        room = site.control_room(
+            tmp_path / reco_area, below=reco_area, reconstruction=Reconstruction(software, **settings)
+        )
+        boxes.append(RecoBox(room, site, reco_area, software))
+        return boxes[-1]
+
+    yield make
+    for box in boxes:
+        box.kill_engines()
 
 
 @pytest.fixture

@@ -51,11 +51,16 @@ def give_to(user: str | None, *paths: Path) -> None:
 
 
 def write_config(template: str, target: Path, values: Mapping[str, object]) -> None:
-    """Write the template of that name from `mover/sandbox/files`, with every @NAME@ replaced, to `target`."""
+    """Write the template of that name, filled in, to `target`."""
+    target.write_text(fill_config(template, values))
+
+
+def fill_config(template: str, values: Mapping[str, object]) -> str:
+    """The template of that name from `mover/sandbox/files`, with every @NAME@ replaced."""
     text = resources.files(__package__).joinpath("files", template).read_text()
     for name, value in values.items():
         text = text.replace(f"@{name}@", str(value))
-    target.write_text(text)
+    return text
 
 
 def together(*calls: Callable[[], None]) -> None:

@@ -11,6 +11,7 @@ from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.daq import DaqWriter
 from mover.sandbox.dongle import Dongle
 from mover.sandbox.process import together
+from mover.sandbox.reconstruction import Reconstruction
 from mover.sandbox.service import MOVER, RECO
 from mover.sandbox.tape import TapeServer
 from mover.sandbox.xrootd import DiskServer, Guest
@@ -85,8 +86,13 @@ class Site:
     def _plug_reco_dongle(self) -> None:
         self.reco_dongle = Dongle(self.base / "reco-dongle", self.ca, RECO.robot)
 
-    def control_room(self, directory: Path, *, below: str = "") -> "ControlRoom":
-        """A control-room box at this site, in `directory`; its bundles go below `below` at every endpoint."""
+    def control_room(
+        self, directory: Path, *, below: str = "", reconstruction: Reconstruction | None = None
+    ) -> "ControlRoom":
+        """A control-room box at this site, in `directory`; its bundles go below `below` at every endpoint.
+
+        Without `reconstruction`, nothing is reconstructed.
+        """
         directory.mkdir()
         room = ControlRoom(directory)
         room.run_directory.mkdir()
@@ -104,6 +110,10 @@ class Site:
         )
         for name, place, kind, url in endpoints:
             text += _ENDPOINT.format(name=name, site=place, kind=kind, url=f"{url}/{below}" if below else url)
+        if reconstruction is not None:
+            text += reconstruction.config(
+                scratch=room.scratch, socket=self.agent.socket, ca_directory=self.ca.directory
+            )
         room.config_path.write_text(text, encoding="utf-8")
         return room
 

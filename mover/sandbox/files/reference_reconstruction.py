@@ -152,6 +152,8 @@ def commit_early_fault(fault: str) -> None:
         sys.exit(int(fault.removeprefix("exit-")))
     if fault == "signal":
         os.kill(os.getpid(), signal.SIGKILL)
+    if fault.startswith(("hang", "slow:")):
+        print(f"INFO: told to {fault}", flush=True)
     while fault == "hang":
         time.sleep(60)
     if fault.startswith("slow:"):
