@@ -1,4 +1,4 @@
-"""`mover demo`: a whole site on loopback, one run from its last byte to safe, and nothing left behind."""
+"""`mover demo`: a whole site on loopback, one run from its last byte to proven outputs, and nothing left behind."""
 
 import shutil
 import signal
@@ -6,7 +6,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import click
@@ -15,6 +15,8 @@ from rich.console import Console
 from mover.catalogue.database import Database
 from mover.catalogue.replicas import replicas_of
 from mover.catalogue.runs import bundle_of
+from mover.cli.demo_packages import need_packages
+from mover.cli.demo_reco import DemoReco, reconstructing
 from mover.cli.progress import Display
 from mover.cli.ranges import Number
 from mover.cli.tables import console, size, table
@@ -25,12 +27,17 @@ from mover.errors import NotSafeError, RunIncompleteError
 from mover.lane import OpenEndpoints
 from mover.model import EndpointKind
 from mover.ports import StorageEndpoint
+from mover.sandbox.batches import BatchKind, batch_system
+from mover.sandbox.reconstruction import Reconstruction
+from mover.sandbox.service import RECO, are_separate
 from mover.sandbox.site import ControlRoom, Site
+from mover.sandbox.software import ReferenceSoftware
 from mover.steps.recheck import recheck
 from mover.steps.release import release_run
 from mover.wiring import SystemClock, endpoint_factory
 
 _DEMO_RUN = 4742
+_RELEASE = "reference-1.0"
 _Endpoints = dict[str, StorageEndpoint]
 
 
@@ -43,45 +50,72 @@ _Endpoints = dict[str, StorageEndpoint]
     help="Move these part files of one run, instead of a generated run; also as arguments after the option.",
 )
 @click.argument("more_files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, metavar="")
+@click.option("--no-reco", is_flag=True, help="End when the run is safe, without its reconstruction.")
+@click.option(
+    "--batch",
+    type=click.Choice([kind.value for kind in BatchKind]),
+    default=BatchKind.LOCAL.value,
+    show_default=True,
+    help="What runs the jobs: processes of our own, or a real cluster, started for the demo.",
+)
+@click.option("--install", is_flag=True, help="Install the Debian packages that --batch needs, without asking.")
 @click.option("--release", is_flag=True, help="Remove the local files of the run once it is safe.")
 @click.option("--keep", is_flag=True, help="Leave the site up, and say how to talk to it, until Ctrl-C.")
 @click.option("--deadline", type=Number(min=1, max=86400), default=300.0, show_default=True, help="Seconds to wait.")
 def demo(
     run_files: tuple[Path, ...],
     more_files: tuple[Path, ...],
+    *,
+    no_reco: bool,
+    batch: str,
+    install: bool,
     release: bool,
     keep: bool,
     deadline: float,
 ) -> None:
-    """Bring up a site on loopback and move one run: dongle, proxies, two tapes, a disk, all real.
+    """Bring up a site on loopback and move one run: dongles, proxies, two tapes, a disk, all real; then reconstruct it.
+
+    The reconstruction is done by a reference application, which is not MAUS, but keeps the same contract.
 
     \b
     Examples:
       mover demo
       mover demo --run-files 06008.000 --release
+      mover demo --batch slurm
     """
     if more_files and not run_files:
         raise click.UsageError("name files after --run-files")
     files = run_files + more_files
     run = _run_of(files)
+    kind = BatchKind(batch)
+    if not no_reco:
+        need_packages(kind, install=install)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C does: end everything and clean up.
         signal.signal(number, signal.default_int_handler)
     base = Path(tempfile.mkdtemp(prefix="mover-demo-"))
     say = Console(stderr=True, highlight=False, markup=False, soft_wrap=True)
     try:
-        say.print(f"a site on loopback in {base}: CA, dongle, agent, two tapes, a disk …")
-        with Site(base) as site:
-            room = site.control_room(base / "control-room")
+        say.print(f"a site on loopback in {base}: CA, two dongles, agent, two tapes, a disk …")
+        with Site(base) as site, ExitStack() as stack:
+            for dongle in (site.dongle, site.reco_dongle):
+                say.print(f"a dongle has signed a session proxy for {dongle.certificate.subject.rfc4514_string()}")
+            reconstruction = None
+            if not no_reco:
+                settings = stack.enter_context(batch_system(kind, base / "batch"))
+                reconstruction = Reconstruction(_software(base), settings)
+            room = site.control_room(base / "control-room", reconstruction=reconstruction)
             config = load_config(room.config_path)
-            robot = site.dongle.certificate.subject.rfc4514_string()
-            say.print(f"the dongle has signed a session proxy for {robot}")
+            reco = None
+            if not no_reco:
+                reco = stack.enter_context(reconstructing(room, config, say))
+                say.print(_service(kind))
             if files:
                 room.daq.copy_run(files)
             else:
                 room.daq.write_run(run)
             say.print(f"the DAQ has written run {run}")
-            _move_run(room, config, run, say, deadline_seconds=deadline, release=release)
+            _move_run(room, config, run, say, reco, deadline_seconds=deadline, release=release)
             if keep:
                 _stay_up(site, room, say)
     finally:
@@ -108,8 +142,29 @@ def _run_of(files: Sequence[Path]) -> int:
     return numbers.pop()
 
 
+def _software(base: Path) -> ReferenceSoftware:
+    software = ReferenceSoftware(base / "software")
+    software.install(_RELEASE)
+    software.approve(_RELEASE)
+    return software
+
+
+def _service(kind: BatchKind) -> str:
+    who = (
+        f"in group {RECO.group}, for which the agent has the reco profile and no other" if are_separate() else "as you"
+    )
+    return f"`mover reco agent` runs {who}; jobs run by {kind}"
+
+
 def _move_run(
-    room: ControlRoom, config: Config, run: int, say: Console, *, deadline_seconds: float, release: bool
+    room: ControlRoom,
+    config: Config,
+    run: int,
+    say: Console,
+    reco: DemoReco | None,
+    *,
+    deadline_seconds: float,
+    release: bool,
 ) -> None:
     open_endpoints = endpoint_factory(config)
     endpoints = open_endpoints()
@@ -131,6 +186,12 @@ def _move_run(
             out.print(f"the local files of run {run} are removed")
         else:
             out.print(f"the local files of run {run} may go")
+        if reco is not None:
+            reco.wait_until_kept(database, run, deadline_seconds=deadline_seconds)
+            seconds = time.monotonic() - ended
+            reco.show(out, database, run, endpoints)
+            out.print("each output was read back from the storage and holds what its contract asks for")
+            out.print(f"{seconds:.1f} s from end of run to reconstructed, proven and on tape")
     finally:
         database.close()
         for endpoint in endpoints.values():
@@ -187,6 +248,7 @@ def _stay_up(site: Site, room: ControlRoom, say: Console) -> None:
 the site stays up until Ctrl-C; talk to it with
   mover --config {room.config_path} status
   mover --config {room.config_path} engine
+  mover --config {room.config_path} reco status
   proxyagent --config {site.agent.config} status
   X509_CERT_DIR={site.ca.directory} proxyagent --config {site.agent.config} exec -- \\
     xrdfs {site.tape_ral.root_url} ls -R /tape

@@ -50,7 +50,7 @@ def _assert_nothing_left(private: Path) -> None:
     assert processes_using(private / "tmp") == []
 
 
-def test_the_demo_moves_a_run_releases_it_and_leaves_nothing_behind(private: Path) -> None:
+def test_the_demo_moves_a_run_has_it_reconstructed_and_leaves_nothing_behind(private: Path) -> None:
     before = set(SHARED_MEMORY.iterdir())
     done = _demo(private, "--release")
     assert done.returncode == 0, done.stderr
@@ -61,9 +61,16 @@ def test_the_demo_moves_a_run_releases_it_and_leaves_nothing_behind(private: Pat
         r"safe: 2 tapes at 2 sites, 1 disk, asked of the storage itself",
         r"\d+\.\d s from end of run to safe",
         r"local files of run 4742 are removed",
+        r" reco +reference-1\.0 +proven +RECO/reference-1\.0/Step1/04700/04742_offline\.tar +Spill: 12 +brunel-disk",
+        r" mc +reference-1\.0 +proven +Simulation/reference-1\.0/Step1/04700/04742_mc\.tar +Spill: 21 +brunel-disk",
+        r"ral-tape: on tape",
+        r"imperial-tape: on tape",
+        r"\d+\.\d s from end of run to reconstructed, proven and on tape",
     ):
         assert re.search(fact, done.stdout), done.stdout
     assert "run 4742 at ral-tape: archived" in done.stderr
+    for robot in ("mover", "reco"):
+        assert f"a dongle has signed a session proxy for CN=Robot - sandbox {robot}" in done.stderr
     _assert_nothing_left(private)
     left = {path for path in SHARED_MEMORY.iterdir() if not path.name.startswith("pytest-")}  # other tests' own
     assert left - before == set()
@@ -99,11 +106,50 @@ def test_a_demo_that_is_told_to_stop_cleans_up(private: Path, stop: signal.Signa
     _assert_nothing_left(private)
 
 
-def test_the_demo_moves_the_real_run_6008(private: Path) -> None:
+def test_the_demo_moves_and_reconstructs_the_real_run_6008(private: Path) -> None:
     done = _demo(private, "--run-files", str(real_file("06008.000")))
     assert done.returncode == 0, done.stderr
     assert "MICE/Step4/06000/06008.tar" in done.stdout
     assert "safe: 2 tapes at 2 sites, 1 disk" in done.stdout
+    assert re.search(r"RECO/reference-1\.0/Step4/06000/06008_offline\.tar +Spill: 6 ", done.stdout), done.stdout
+
+
+def test_the_demo_ends_when_the_run_is_safe_if_that_is_all_that_is_wanted(private: Path) -> None:
+    done = _demo(private, "--no-reco")
+    assert done.returncode == 0, done.stderr
+    assert "safe: 2 tapes at 2 sites, 1 disk" in done.stdout
+    assert "RECO" not in done.stdout + done.stderr
+    _assert_nothing_left(private)
+
+
+@pytest.mark.long
+def test_the_demo_reconstructs_with_a_real_slurm_cluster(private: Path) -> None:
+    if shutil.which("slurmctld") is None:
+        pytest.skip("slurmctld is not installed: apt install munge slurm-client slurmctld slurmd")
+    done = _demo(private, "--batch", "slurm")
+    assert done.returncode == 0, done.stderr
+    assert "jobs run by slurm" in done.stderr
+    assert done.stdout.count(" proven ") == 2
+    _assert_nothing_left(private)
+
+
+def test_nothing_is_installed_that_nobody_asked_for(private: Path) -> None:
+    """Where the batch system's packages are not installed, by a dpkg-query that says so."""
+    programs = private / "bin"
+    programs.mkdir()
+    for name, script in (("dpkg-query", "exit 1"), ("apt-get", f"echo called >> {private}/called")):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    environment = {**_environment(private), "PATH": f"{programs}:{os.environ['PATH']}"}
+    command = [*DEMO, "--batch", "slurm"]
+    done = subprocess.run(
+        command, env=environment, input="y\n", capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 11
+    assert "apt-get -q install -y --no-install-recommends munge slurm-client slurmctld slurmd" in done.stderr
+    assert "give --install" in done.stderr
+    assert not (private / "called").exists()
+    _assert_nothing_left(private)
 
 
 @pytest.fixture
@@ -167,8 +213,8 @@ def test_no_key_but_the_servers_own_is_in_any_file_or_was_ever_written_to_one(ke
                 memory += 1
             else:
                 files.add(Path(written["file"]))
-    # The watching works: the mover's client proxy was seen to be written to memory.
-    assert memory >= 1
+    # The watching works: the client proxies of both services were seen to be written to memory.
+    assert memory >= 2
     assert files == servers
 
 

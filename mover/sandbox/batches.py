@@ -1,0 +1,39 @@
+"""The batch systems that a sandbox can have: what they need of Debian, and how they are brought up."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from mover.sandbox.reconstruction import LOCAL_BATCH
+from mover.sandbox.slurm import PARTITION, SlurmCluster
+
+
+class BatchKind(StrEnum):
+    """A batch system."""
+
+    LOCAL = "local"
+    SLURM = "slurm"
+
+    @property
+    def packages(self) -> tuple[str, ...]:
+        """The Debian packages that it needs beyond what `make setup` installs."""
+        return ("munge", "slurm-client", "slurmctld", "slurmd") if self is BatchKind.SLURM else ()
+
+
+@contextmanager
+def batch_system(kind: BatchKind, directory: Path) -> Iterator[str]:
+    """The batch system in the block, in `directory`, which must not exist; what `[reco.batch]` says of it (TOML).
+
+    Raises:
+        SandboxError: a package is not installed, or a server did not start.
+    """
+    if kind is BatchKind.LOCAL:
+        yield LOCAL_BATCH
+        return
+    cluster = SlurmCluster(directory)
+    try:
+        cluster.start()
+        yield f'kind = "slurm"\npartition = "{PARTITION}"\nconfig = "{cluster.config}"'
+    finally:
+        cluster.close()
