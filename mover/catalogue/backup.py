@@ -61,22 +61,28 @@ def back_up_before_upgrade(connection: sqlite3.Connection, path: Path, version: 
     Raises:
         OutputError: there is no space, or the folder cannot be written.
     """
+
+    def copy_to(copy: sqlite3.Connection) -> None:
+        connection.backup(copy)
+
     head = _head(connection)
     for number in count(1):
         target = path.with_name(f"{path.name}.schema-{version}" + (f".{number}" if number > 1 else ""))
         if not target.exists():
-            break
+            try:
+                back_up(copy_to, target)
+            except OutputError:
+                # Another process may have been quicker, with the same facts or not.
+                if not target.exists():
+                    raise
+            else:
+                return
         with (
             suppress(sqlite3.Error),
             closing(sqlite3.connect(f"{target.absolute().as_uri()}?mode=ro", uri=True)) as old,
         ):
             if _head(old) == head and _version(old) == version:
                 return
-
-    def copy_to(copy: sqlite3.Connection) -> None:
-        connection.backup(copy)
-
-    back_up(copy_to, target)
 
 
 def _head(connection: sqlite3.Connection) -> str | None:

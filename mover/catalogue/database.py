@@ -177,13 +177,22 @@ class Database:
             self._check_ours(len(shipped))
         if version:
             self._back_up(version)
-        for number, statements in shipped[version:]:
+        else:
+            # At once: what another process sees of a new catalogue is all of it, and nothing to bring up to date.
             with self.transaction() as connection:
-                if self.schema >= number:
-                    continue
-                for statement in statements:
-                    connection.execute(statement)
-                connection.execute(f"PRAGMA user_version = {number}")
+                self._apply(connection, shipped)
+        for one in shipped[version:]:
+            with self.transaction() as connection:
+                self._apply(connection, [one])
+
+    def _apply(self, connection: sqlite3.Connection, shipped: list[tuple[int, list[str]]]) -> None:
+        """Apply those that nobody else has applied meanwhile."""
+        for number, statements in shipped:
+            if self.schema >= number:
+                continue
+            for statement in statements:
+                connection.execute(statement)
+            connection.execute(f"PRAGMA user_version = {number}")
 
     def _back_up(self, version: int) -> None:
         try:

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mover.catalogue import custody, migrations
-from mover.catalogue.backup import back_up
+from mover.catalogue.backup import back_up, back_up_before_upgrade
 from mover.catalogue.database import Database
 from mover.catalogue.runs import note
 from mover.durable import new_file
@@ -192,6 +192,37 @@ def test_an_upgrade_that_fails_again_and_again_makes_one_backup(upgrade: Upgrade
     upgrade.withdraw()
     kept = Database(upgrade.path.parent / f"{upgrade.backup_name}.2", read_only=True)
     assert custody.head(kept).seq == 2
+
+
+def test_of_two_processes_that_upgrade_at_once_one_makes_the_backup(upgrade: Upgrade) -> None:
+    version = len(migrations.shipped())
+
+    class Slower(sqlite3.Connection):
+        """While it copies, another process makes its own backup."""
+
+        def backup(self, target: sqlite3.Connection, **_: object) -> None:
+            quicker = sqlite3.connect(upgrade.path)
+            back_up_before_upgrade(quicker, upgrade.path, version)
+            quicker.close()
+            super().backup(target)
+
+    slower = sqlite3.connect(upgrade.path, factory=Slower)
+    back_up_before_upgrade(slower, upgrade.path, version)
+    slower.close()
+    assert upgrade.backups == [upgrade.backup_name]
+
+
+def test_a_new_catalogue_is_made_whole_or_not_at_all(upgrade: Upgrade, tmp_path: Path) -> None:
+    """So no other process that starts at the same time finds it half-made, and wants to bring it up to date."""
+    upgrade.ship(_BAD)
+    with pytest.raises(CatalogueError):
+        Database(tmp_path / "new.sqlite", create=True)
+    new = sqlite3.connect(tmp_path / "new.sqlite")
+    assert new.execute("PRAGMA user_version").fetchone() == (0,)
+    assert new.execute("SELECT * FROM sqlite_master").fetchall() == []
+    new.close()
+    upgrade.withdraw()
+    Database(tmp_path / "new.sqlite", create=True).close()
 
 
 def test_a_file_of_somebody_elses_in_the_backups_place_stays(upgrade: Upgrade) -> None:
