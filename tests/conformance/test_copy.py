@@ -351,7 +351,7 @@ def test_a_source_that_hangs(pairs: Pairs, kind: str) -> None:
     assert Pair(source, target).nothing_left()
     # The storages may know later than we do, and must not bring it back.
     assert source.stat(SOURCE) is not None
-    assert not eventually(lambda: not Pair(source, target).nothing_left(), seconds=8)
+    assert not eventually(lambda: not Pair(source, target).nothing_left(), seconds=5)
 
 
 @pytest.mark.parametrize("kind", XROOTD)
@@ -361,7 +361,8 @@ def test_a_line_between_the_storages_that_breaks(pairs: Pairs, kind: str, then: 
     far, folder = pairs.far(kind), uuid4().hex
     put(pairs.end(kind, far, folder=folder), SOURCE, LARGE)
     port = urlsplit(base_url_of(kind, far)).port
-    target = pairs.end(kind, pairs.near(kind), stall_timeout_seconds=10)
+    where = uuid4().hex
+    target = pairs.end(kind, pairs.near(kind), folder=where, stall_timeout_seconds=5)
     with Relay(port, open_bytes=ENDLESS, answer_bytes=LARGE // 2) as relay:
         pair = Pair(pairs.end(kind, far, port=relay.port, folder=folder), target)
         break_off = relay.hang_up if then == "the source goes down" else lambda: None
@@ -369,7 +370,7 @@ def test_a_line_between_the_storages_that_breaks(pairs: Pairs, kind: str, then: 
             pair.copy(LARGE, once_after(3, break_off))
     assert pair.nothing_left()
     data = b"".join(pairs.end(kind, far, folder=folder).read(SOURCE))
-    Pair(pairs.end(kind, far, folder=folder), target).copy(LARGE)
+    Pair(pairs.end(kind, far, folder=folder), pairs.end(kind, pairs.near(kind), folder=where)).copy(LARGE)
     assert target.checksum(TARGET, ChecksumKind.ADLER32) == adler32(data)
 
 
