@@ -24,6 +24,7 @@ from mover.reco.recalls import Recalls
 from mover.reco.releases import Releases
 from mover.reco.scratch import lay_out
 from mover.reco.threads import AgentThread, RecoSurroundings
+from mover.reco.sharedbatch import SharedBatch
 from mover.reco.wants import want_new_jobs
 from mover.reco.watch import Watch
 from mover.reco.work import attempt_name
@@ -42,7 +43,7 @@ class RecoAgent:
 
     Args:
         open_endpoints: makes an adapter for each configured endpoint, under the reco credential, for one thread.
-        batch: used under a lock of the agent's own.
+        batch: used by one thread at a time; closed at the end.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class RecoAgent:
         self._trouble = ""
         self._releases = releases
         lay_out(self._reco.scratch)
+        self._batch = batch = SharedBatch(batch)
         self._watch = Watch(self._reco, batch, clock)
         around = RecoSurroundings(
             config, self._reco, open_endpoints, batch, releases, clock, self._stop, self._wake, Recalls()
@@ -90,6 +92,7 @@ class RecoAgent:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
+            self._batch.close()
             database.close()
         for worker in self.workers:
             if worker.failure is not None:
