@@ -4,13 +4,14 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from mover.batch.arc import ArcBatch
 from mover.batch.local import LocalBatch
 from mover.batch.slurm import SlurmBatch
 from mover.config import Config, EndpointConfig
 from mover.credential import AgentCredentials, protect_memory
 from mover.errors import ConfigError
 from mover.model import ChecksumKind, EndpointKind
-from mover.ports import BatchSystem, CredentialSource, StorageEndpoint
+from mover.ports import BatchSystem, CredentialSource, DelegatingSource, StorageEndpoint
 from mover.recoconfig import ArcBatchConfig, LocalBatchConfig, SlurmBatchConfig
 from mover.storage.davs import DavsEndpoint
 from mover.storage.file import FileEndpoint
@@ -69,7 +70,7 @@ def reco_credential(config: Config) -> AgentCredentials:
     return _credentials(own or config.credential)
 
 
-def build_batch(config: Config, credentials: CredentialSource) -> BatchSystem:  # noqa: ARG001 # ARC's
+def build_batch(config: Config, credentials: DelegatingSource) -> BatchSystem:
     """The configured batch system. Nothing is contacted yet.
 
     Raises:
@@ -84,8 +85,9 @@ def build_batch(config: Config, credentials: CredentialSource) -> BatchSystem:  
             return LocalBatch(reco.scratch / "batch", slots=slots)
         case SlurmBatchConfig(partition=partition, account=account):
             return SlurmBatch(partition, account=account, config=reco.batch.config)
-        case ArcBatchConfig():
-            raise ConfigError("[reco.batch] arc is not built in yet", hint='use kind = "local" or "slurm"')
+        case ArcBatchConfig(url=url, queue=queue):
+            ca_directory = (reco.credential or config.credential).ca_directory
+            return ArcBatch(url, credentials, ca_directory, queue=queue, staging_seconds=reco.queue_seconds)
 
 
 def _credentials(credential: CredentialConfig) -> AgentCredentials:

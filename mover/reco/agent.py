@@ -23,8 +23,8 @@ from mover.reco.recaller import Recaller
 from mover.reco.recalls import Recalls
 from mover.reco.releases import Releases
 from mover.reco.scratch import lay_out
-from mover.reco.threads import AgentThread, RecoSurroundings
 from mover.reco.sharedbatch import SharedBatch
+from mover.reco.threads import AgentThread, RecoSurroundings
 from mover.reco.wants import want_new_jobs
 from mover.reco.watch import Watch
 from mover.reco.work import attempt_name
