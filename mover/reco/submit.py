@@ -78,19 +78,22 @@ def submit(work: JobWork, releases: Releases) -> None:
 
 
 def output_place(work: JobWork) -> str:
-    """The endpoint to which a batch system that stages stores outputs, for them to be proven: a disk.
+    """The endpoint to which a batch system that stages stores outputs: a disk, by root:// if there is a choice.
+
+    ARC's uploads to XRootD's WebDAV stall (docs/grid-notes.md).
 
     Raises:
         JobRefusedError: the policy has none.
     """
     policy = work.config.policy_of(work.job.key.kind)
-    for name in policy.endpoints if policy else ():
-        if work.config.places[name].kind is EndpointKind.DISK:
-            return name
-    raise JobRefusedError(
-        f"[policy.{work.job.key.kind}] has no disk endpoint for {work.batch.name} to store the output at",
-        hint="add one: what comes from a compute element goes to disk first, and to tape once it is proven",
-    )
+    places = [work.config.places[name] for name in (policy.endpoints if policy else ())]
+    disks = [place for place in places if place.kind is EndpointKind.DISK]
+    if not disks:
+        raise JobRefusedError(
+            f"[policy.{work.job.key.kind}] has no disk endpoint for {work.batch.name} to store the output at",
+            hint="add one: what comes from a compute element goes to disk first, and to tape once it is proven",
+        )
+    return next((one.name for one in disks if one.scheme == "root"), disks[0].name)
 
 
 def stored_path(work: JobWork, attempt: int) -> str:
