@@ -137,6 +137,15 @@ def jobs_to_end(database: Database) -> list[JobRecord]:
     return [_job(row) for row in database.query(statement, JobState.CANCELLED)]
 
 
+def troubled_jobs(database: Database, campaign_id: int) -> list[JobRecord]:
+    """A campaign's jobs that need a person, or are tried again, by run."""
+    statement = (
+        "SELECT * FROM job WHERE campaign_id = ? AND state NOT IN ('proven', 'cancelled') "
+        "AND (state = 'quarantined' OR problem NOTNULL) ORDER BY run, id"
+    )
+    return [_job(row) for row in database.query(statement, campaign_id)]
+
+
 def list_jobs(database: Database, states: Iterable[JobState], *, most: int) -> list[JobRecord]:
     """At most so many jobs in any of the states, which are in order of interest."""
     found: list[JobRecord] = []

@@ -9,14 +9,15 @@ from rich.console import Console
 
 from mover.audit.auditor import Auditor
 from mover.audit.choose import Choice, choose
+from mover.audit.page import render_page
 from mover.audit.replica import Limits
 from mover.audit.report import Report, make_report, outcome_of, remedy_of, replica_outcome
 from mover.catalogue.audits import Audit, Outcome, begin_audit, counts, find_audit, get_audit, unfinished_audit
 from mover.catalogue.database import Database
 from mover.cli.audit_progress import Display
-from mover.cli.audit_report import check_target, write_report
 from mover.cli.context import Context, pass_context
 from mover.cli.ranges import Number, parse_runs
+from mover.cli.reports import check_target, write_report
 from mover.cli.tables import console, printable, size, table
 from mover.config import Config
 from mover.errors import AuditError, AuditIncompleteError, CatalogueError
@@ -115,7 +116,9 @@ def audit(
         asked = _known(database, show) if show else _asked(database, context.config, choice, limits, resume=resume)
         found = make_report(database, asked)
     if report is not None:
-        write_report(report, found)
+        again = f"`mover audit --show {found.audit.id} --report …`: the audit itself is kept"
+        render = {".html": lambda: render_page(found), ".json": found.to_json}
+        write_report(report, f"audit-{found.audit.id}", render, again=again)
     if as_json:
         click.echo(found.to_json(), nl=False)
     else:

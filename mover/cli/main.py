@@ -13,6 +13,7 @@ import click
 from mover.cli.adopt import adopt
 from mover.cli.audit import audit
 from mover.cli.bundle import bundle
+from mover.cli.campaign import campaign
 from mover.cli.catalogue import catalogue
 from mover.cli.config import config
 from mover.cli.context import Context
@@ -126,6 +127,7 @@ _COMMANDS = (
     adopt,
     audit,
     bundle,
+    campaign,
     catalogue,
     config,
     custody,

@@ -37,7 +37,8 @@ ALLOWED: dict[str, set[str]] = {
     "mover.releaser": PURE
     | {"mover.ports", "mover.config", "mover.configwatch", "mover.catalogue", "mover.steps", "mover.lane"},
     "mover.audit": PURE
-    | {"mover.pace", "mover.ports", "mover.config", "mover.bundle", "mover.catalogue", "mover.steps"},
+    | {"mover.htmlpage", "mover.pace", "mover.ports", "mover.config", "mover.bundle", "mover.catalogue", "mover.steps"},
+    "mover.htmlpage": set(),
     "mover.breaker": PURE | {"mover.config"},
     "mover.pace": set(),
     "mover.lane": PURE
@@ -57,6 +58,7 @@ ALLOWED: dict[str, set[str]] = {
     "mover.batch": PURE | {"mover.ports", "mover.durable", "mover.gridtls", "proxyagent.client"},
     "mover.reco": PURE
     | {
+        "mover.htmlpage",
         "mover.ports",
         "mover.config",
         "mover.recoconfig",

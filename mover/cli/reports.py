@@ -1,48 +1,50 @@
-"""Write an audit's report to where a person wants it."""
+"""Write a report to where a person wants it: as a page, as JSON, or both."""
 
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 
 import click
 
-from mover.audit.page import render_page
-from mover.audit.report import Report
 from mover.errors import OutputError
 
-_SUFFIXES = {".html": render_page, ".json": Report.to_json}
+SUFFIXES = (".html", ".json")
 
 
 def check_target(target: Path) -> None:
-    """See, before hours are spent on an audit, that its report can be written.
+    """See, before anything is done for it, that a report can be written.
 
     Raises:
         click.UsageError: it is neither a directory nor a file of a known kind.
         OutputError: there is no such directory, or it cannot be written to.
     """
-    if not target.is_dir() and target.suffix not in _SUFFIXES:
-        raise click.UsageError("--report: give a directory that exists, or a file that ends in .html or .json")
+    if not target.is_dir() and target.suffix not in SUFFIXES:
+        raise click.UsageError("give a directory that exists for the report, or a file that ends in .html or .json")
     folder = target if target.is_dir() else target.parent
     if not os.access(folder, os.W_OK | os.X_OK):
         raise OutputError(f"cannot write a report into {folder}", hint="make it, or give another directory")
 
 
-def write_report(target: Path, report: Report) -> None:
+def write_report(target: Path, name: str, render: Mapping[str, Callable[[], str]], *, again: str) -> None:
     """Write a file, or both kinds into a directory; a report of the same name is replaced, never half written.
+
+    Args:
+        name: of the files in a directory, without the suffix.
+        render: what each of `SUFFIXES` is to hold.
+        again: how to have it written once the trouble is mended.
 
     Raises:
         OutputError: there is no space, or no right to write.
     """
-    files = [target]
-    if target.is_dir():
-        files = [target / f"audit-{report.audit.id}{suffix}" for suffix in _SUFFIXES]
+    files = [target / f"{name}{suffix}" for suffix in SUFFIXES] if target.is_dir() else [target]
     for file in files:
         try:
-            _replace(file, _SUFFIXES[file.suffix](report))
+            _replace(file, render[file.suffix]())
         except OSError as error:
             raise OutputError(
                 f"cannot write the report {file}: {os.strerror(error.errno or 0).lower()}",
-                hint=f"mend that, then `mover audit --show {report.audit.id} --report …`: the audit itself is kept",
+                hint=f"mend that, then {again}",
             ) from error
 
 
