@@ -2,6 +2,7 @@
 
 import errno
 import os
+import zlib
 from collections.abc import Callable, Generator
 
 import pytest
@@ -18,7 +19,7 @@ from mover.errors import (
     RunDirectoryError,
     VerificationError,
 )
-from mover.model import BundleDigest
+from mover.model import BundleDigest, ChecksumKind
 from mover.states import ReplicaState
 from mover.steps.archive import archive
 from mover.steps.transfer import transfer
@@ -180,6 +181,29 @@ def test_what_is_renamed_at_once_is_read_back_again(bench: Bench, monkeypatch: p
     bench.step(transfer, "disk")
     bench.step(verify, "disk")
     assert disk.readings == [f"{LFN}.mover-1.part", LFN]
+
+
+class RememberingEndpoint(MemoryEndpoint):
+    """A storage that keeps the checksum of what was uploaded, and later loses the file's end."""
+
+    def checksum(self, path: str, kind: ChecksumKind, *, size_bytes: int = 0) -> str:
+        super().checksum(path, kind, size_bytes=size_bytes)
+        return f"{zlib.adler32(self.uploaded):08x}"
+
+    def cut(self, path: str) -> None:
+        self.uploaded = self.content(path)
+        self.remove(path)
+        self.upload(path, [self.uploaded[:-1]], len(self.uploaded) - 1)
+
+
+def test_a_file_that_was_cut_is_found_by_its_size_though_the_checksum_is_remembered(bench: Bench) -> None:
+    bench.close_run()
+    disk = bench.endpoints["disk"] = RememberingEndpoint(name="disk")
+    bench.step(transfer, "disk")
+    disk.cut(f"{LFN}.mover-1.part")
+    with pytest.raises(VerificationError, match="bytes instead of"):
+        bench.step(verify, "disk")
+    assert bench.state("disk") is ReplicaState.WANTED
 
 
 def test_a_tape_copy_that_changed_after_verification_never_counts(bench: Bench) -> None:
