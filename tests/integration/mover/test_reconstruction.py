@@ -1,8 +1,10 @@
 """Runs reconstructed on real servers by the reference application: what becomes of them, and under whose name."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -10,7 +12,9 @@ from mover.catalogue.jobs import JobRecord
 from mover.catalogue.owner import this_process
 from mover.catalogue.replicas import replicas_of_bundle
 from mover.sandbox.service import are_separate
+from mover.sandbox.slurm import SlurmCluster
 from mover.states import JobState, ReplicaState, RunState
+from tests.conftest import need_slurm
 from tests.integration.mover.box import wait_for
 from tests.integration.mover.recobox import SETTLED, RecoBox
 
@@ -110,26 +114,63 @@ QUARANTINED = {
 GOOD, KILLED, TIMED_OUT, VANISHED, DAMAGED = 5001, 5010, 5011, 5012, 5013
 
 
-def test_each_fault_of_a_job_ends_in_its_state_with_its_words(new_reco_box: RecoBoxMaker) -> None:
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A batch system with five slots: what `[reco.batch]` says of it, and how a running job of a run vanishes there."""
+
+    settings: str
+    vanish: Callable[[RecoBox, int], None]
+
+
+def _local(_: Path) -> Iterator[Batch]:
+    yield Batch('kind = "local"\nslots = 5', lambda box, run: box.kill(run, "supervisor"))
+
+
+def _slurm(directory: Path) -> Iterator[Batch]:
+    need_slurm()
+    cluster = SlurmCluster(directory / "cluster", cpus=5)
+
+    def vanish(_box: RecoBox, _run: int) -> None:
+        cluster.lose_node()
+        cluster.start_node()
+
+    try:
+        cluster.start()
+        yield Batch(f'kind = "slurm"\npartition = "fast"\nconfig = "{cluster.config}"', vanish)
+    finally:
+        cluster.close()
+
+
+@pytest.fixture(params=[_local, pytest.param(_slurm, marks=pytest.mark.long)], ids=["local", "slurm"])
+def batch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Batch]:
+    """A real batch system."""
+    yield from request.param(tmp_path)
+
+
+def test_each_fault_of_a_job_ends_in_its_state_with_its_words(new_reco_box: RecoBoxMaker, batch: Batch) -> None:
     box = new_reco_box(
         kinds=("reco",),
-        batch='kind = "local"\nslots = 5',
+        batch=batch.settings,
         wall_seconds=20,
         settings="failures_before_quarantine = 2\nmost_jobs = 20",
     )
-    hanging = (KILLED, TIMED_OUT, VANISHED)
+    hanging = (KILLED, VANISHED, TIMED_OUT)
     faults = {str(run): fault for run, (fault, _) in QUARANTINED.items()}
     box.software.set_faults("reference-1.0", faults | dict.fromkeys(map(str, hanging), "hang"))
     with box.engine(), box.reco_agent():
-        box.take(*hanging)
-        for run in hanging:
+        box.take(KILLED, VANISHED)
+        for run in (KILLED, VANISHED):
             box.wait_until_told(run, "hang")
         # They will do better the next time.
-        box.software.set_faults("reference-1.0", faults | {str(DAMAGED): "slow:8"})
+        box.software.set_faults("reference-1.0", faults | {str(TIMED_OUT): "hang"})
         box.kill(KILLED, "job.py job.json")
-        box.kill(VANISHED, "supervisor")
+        box.wait_until(KILLED, JobState.PROVEN)
+        batch.vanish(box, VANISHED)
+        box.take(TIMED_OUT)
+        box.wait_until_told(TIMED_OUT, "hang")
+        box.software.set_faults("reference-1.0", faults | {str(DAMAGED): "slow:8"})
         box.take(GOOD, *QUARANTINED)
-        for run in (GOOD, KILLED, VANISHED):
+        for run in (GOOD, VANISHED):
             box.wait_until(run, JobState.PROVEN)
         for run in QUARANTINED:
             box.wait_until(run, JobState.QUARANTINED)
@@ -144,7 +185,7 @@ def test_each_fault_of_a_job_ends_in_its_state_with_its_words(new_reco_box: Reco
     story = {run: box.mover("custody", "show", str(run)).stdout for run in hanging}
     assert "killed by SIGKILL" in story[KILLED]
     assert re.search("took longer|more than 20 s", story[TIMED_OUT])
-    assert "vanished" in story[VANISHED]
+    assert re.search("vanished|NODE_FAIL", story[VANISHED])
     good = {output_of(run) for run in (GOOD, *hanging)}
     assert {path for path in box.stored()["ral-tape"] if "RECO" in path} <= good
     shown = box.mover("reco", "status", *map(str, found)).stdout
