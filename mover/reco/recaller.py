@@ -66,21 +66,20 @@ class Recaller(HelpfulThread):
         self._found = {key: found for key, found in self._found.items() if found[1] > now}
         due: dict[str, dict[str, None]] = {}
         for name, lfn in self._around.recalls.take():
-            # The job has seen that it is on tape only, whatever was found before.
-            if self._last(name, lfn) is not _Found.ASKED:
+            # The job has seen that it is not online any more.
+            if self._last(name, lfn) in {None, _Found.ONLINE}:
                 due.setdefault(name, {})[lfn] = None
         for name, lfn in self._ahead(database, now):
             due.setdefault(name, {})[lfn] = None
         asked, troubles = 0, []
-        for name, lfns in due.items():
-            if self._alone_until.get(name, now) > now:
-                continue
+        names = [name for name in due if self._alone_until.get(name, now) <= now]
+        for name in names:
             try:
-                asked += self._ask(endpoints[name], list(lfns), now)
+                asked += self._ask(endpoints[name], list(due[name]), now)
             except StorageError as error:
                 self._alone_until[name] = now + _LEAVE_ALONE
                 troubles.append(f"{error.message} ({error.hint})")
-        if due:
+        if names:
             self.say("; ".join(troubles))
         return asked > 0
 
@@ -99,7 +98,9 @@ class Recaller(HelpfulThread):
             recall = waiting[bundle.lfn] = self._recalls.get(bundle.lfn) or _Recall(now)
             if now - recall.since > _PATIENCE:
                 recall.since = now
-                put_last(database, run, _late(bundle.lfn, names), now=now)
+                late = _late(bundle.lfn, names)
+                log.warning("%s: %s (%s)", self.name, late.message, late.hint)
+                put_last(database, run, late, now=now)
             if {_Found.ASKED, _Found.ONLINE} & {self._last(name, bundle.lfn) for name in names}:
                 continue
             # The one that was tried last comes last.
