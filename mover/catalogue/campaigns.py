@@ -75,7 +75,7 @@ def create_campaign(
         added = len(want_jobs_within(connection, keys, now=now, campaign_id=campaign.id))
         for job in (get_job(database, job_id) for job_id in again):
             if job.state is JobState.CANCELLED and job.bundle_id is None:
-                move_job(connection, job, JobEvent.RETRIED, now=now, campaign=campaign.id)
+                move_job(connection, job.id, JobEvent.RETRIED, now=now, campaign=campaign.id)
                 connection.execute("UPDATE job SET campaign_id = ? WHERE id = ?", (campaign.id, job.id))
                 added += 1
         if not added:
@@ -134,7 +134,7 @@ def cancel_campaign(database: Database, number: int, *, now: datetime) -> int:
         jobs = jobs_in(database, JobState.WANTED, campaign_id=number)
         jobs += jobs_in(database, JobState.SUBMITTED, campaign_id=number)
         for job in jobs:
-            move_job(connection, job, JobEvent.CANCELLED, now=now, campaign=number)
+            move_job(connection, job.id, JobEvent.CANCELLED, now=now, campaign=number)
         return len(jobs)
 
 

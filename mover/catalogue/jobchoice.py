@@ -6,6 +6,9 @@ from datetime import datetime
 from mover.catalogue.database import Database
 from mover.states import CampaignState
 
+# An attempt that was cancelled is to be gone before the next one begins.
+_GONE = "(name IS NULL OR ended = 1)"
+
 _FREE = "next_attempt_at <= ?1 AND (owner IS NULL OR lease_until < ?1)"
 
 _ENDED = (
@@ -22,7 +25,7 @@ _COLLECTED = (
 )
 
 _LIVE = (
-    f"SELECT * FROM job INDEXED BY job_turn WHERE state = 'wanted' AND campaign_id IS NULL AND {_FREE} "  # noqa: S608 - as above
+    f"SELECT * FROM job INDEXED BY job_turn WHERE state = 'wanted' AND campaign_id IS NULL AND {_GONE} AND {_FREE} "  # noqa: S608 - as above
     "ORDER BY failures, run, kind DESC LIMIT 1"
 )
 
@@ -32,7 +35,7 @@ _TURN = (
     "ORDER BY failures, run, kind DESC LIMIT ?2"
 )
 
-_OF_CAMPAIGN = f"SELECT * FROM ({_TURN}) WHERE {_FREE} LIMIT 1"  # noqa: S608 - as above
+_OF_CAMPAIGN = f"SELECT * FROM ({_TURN}) WHERE {_GONE} AND {_FREE} LIMIT 1"  # noqa: S608 - as above
 
 _WAITING = (CampaignState.CREATED, CampaignState.PAUSED)
 # In a cancelled or finished one, only what a person has retried is wanted.
@@ -41,7 +44,10 @@ _CAMPAIGNS = (
     "AND EXISTS (SELECT 1 FROM job WHERE job.campaign_id = campaign.id AND job.state = 'wanted') ORDER BY id"
 )
 
-_UNDER_WAY = "SELECT count(*) AS number FROM job_under_way WHERE ?1 IS NULL OR campaign_id = ?1"
+_UNDER_WAY = (
+    "SELECT count(*) AS number FROM job_under_way WHERE (?1 IS NULL OR campaign_id = ?1) "
+    "AND (state = 'submitted' OR lease_until >= ?2)"
+)
 
 
 def choose_job(connection: sqlite3.Connection, *, now: datetime, most: int, ahead: int) -> sqlite3.Row | None:
@@ -55,12 +61,12 @@ def choose_job(connection: sqlite3.Connection, *, now: datetime, most: int, ahea
     for statement in (_ENDED, _COLLECTED):
         if (row := _first(connection, statement, at)) is not None:
             return row
-    if _under_way(connection, None) >= most:
+    if _under_way(connection, None, at) >= most:
         return None
     if (row := _first(connection, _LIVE, at)) is not None:
         return row
     for campaign in connection.execute(_CAMPAIGNS, _WAITING).fetchall():
-        if _under_way(connection, campaign["id"]) >= campaign["most_jobs"]:
+        if _under_way(connection, campaign["id"], at) >= campaign["most_jobs"]:
             continue
         if (row := _first(connection, _OF_CAMPAIGN, at, ahead, campaign["id"])) is not None:
             return row
@@ -76,8 +82,8 @@ def runs_in_turn(database: Database, *, ahead: int) -> list[int]:
     return runs
 
 
-def _under_way(connection: sqlite3.Connection, campaign: int | None) -> int:
-    (row,) = connection.execute(_UNDER_WAY, (campaign,))
+def _under_way(connection: sqlite3.Connection, campaign: int | None, at: str) -> int:
+    (row,) = connection.execute(_UNDER_WAY, (campaign, at))
     number: int = row["number"]
     return number
 

@@ -61,6 +61,16 @@ class JobRecord:
     problem: str | None
     hint: str | None
     owner: str | None
+    lease_until: str
+
+    def is_claimed(self, now: datetime) -> bool:
+        """Whether somebody works on it, as far as a lease tells."""
+        return self.owner is not None and self.lease_until >= now.isoformat()
+
+    @property
+    def lives(self) -> bool:
+        """Whether the batch system may still have the latest attempt, whatever became of the job."""
+        return self.name is not None and not self.ended
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,9 +142,10 @@ def jobs_under_way(database: Database) -> list[JobRecord]:
 
 
 def jobs_to_end(database: Database) -> list[JobRecord]:
-    """The jobs that a person has cancelled and that the batch system may still have."""
-    statement = "SELECT * FROM job WHERE state = ? AND name NOTNULL AND ended = 0 ORDER BY id"
-    return [_job(row) for row in database.query(statement, JobState.CANCELLED)]
+    """The jobs that are not to be done, or to be done again, but that the batch system may still have."""
+    statement = "SELECT * FROM job WHERE state IN (?, ?, ?) AND name NOTNULL AND ended = 0 ORDER BY id"
+    unwanted = (JobState.CANCELLED, JobState.WANTED, JobState.QUARANTINED)
+    return [_job(row) for row in database.query(statement, *unwanted)]
 
 
 def troubled_jobs(database: Database, campaign_id: int) -> list[JobRecord]:
@@ -288,9 +299,10 @@ def record_job_event(
     with database.transaction() as connection:
         move_claimed_job(connection, claim, event, now, **facts)
         connection.execute(
-            "UPDATE job SET failures = 0, next_attempt_at = ?, problem = ?, hint = ?, "
+            "UPDATE job SET failures = 0, ended = max(ended, ?), next_attempt_at = ?, problem = ?, hint = ?, "
             "report = coalesce(?, report), proof = coalesce(?, proof) WHERE id = ?",
             (
+                event is JobEvent.GAVE_UP,
                 now.isoformat(),
                 problem.message if problem else None,
                 problem.hint if problem else None,
@@ -326,10 +338,16 @@ def record_job_failure(
         else:
             _guard(connection, claim)
         connection.execute(
-            "UPDATE job SET failures = failures + 1, problem = ?, hint = ?, next_attempt_at = ?, "
-            "report = coalesce(?, report) WHERE id = ?",
-            (error.message, error.hint, next_attempt_at.isoformat(), report, claim.job_id),
+            "UPDATE job SET failures = failures + ?, ended = max(ended, ?), problem = ?, hint = ?, "
+            "next_attempt_at = ?, report = coalesce(?, report) WHERE id = ?",
+            (again, again, error.message, error.hint, next_attempt_at.isoformat(), report, claim.job_id),
         )
+
+
+def record_job_problem(database: Database, name: str, error: MoverError) -> None:
+    """Note what is wrong with the attempt of that name, while it goes on."""
+    with database.transaction() as connection:
+        connection.execute("UPDATE job SET problem = ?, hint = ? WHERE name = ?", (error.message, error.hint, name))
 
 
 def postpone_job(database: Database, claim: JobClaim, *, until: datetime, why: str) -> None:
@@ -346,21 +364,25 @@ def postpone_job(database: Database, claim: JobClaim, *, until: datetime, why: s
         )
 
 
-def move_job(
-    connection: sqlite3.Connection, job: JobRecord, event: JobEvent, *, now: datetime, **facts: object
-) -> None:
+def move_job(connection: sqlite3.Connection, job_id: int, event: JobEvent, *, now: datetime, **facts: object) -> None:
     """Move a job by a person's will, whoever has claimed it: the claim does not hold any longer.
 
     Raises:
-        StateError: the state table forbids it.
+        StateError: the state table forbids it, as the job is now.
     """
-    state = next_job_state(job.state, event, subject=str(job.key))
+    job = read_job(connection, job_id)
+    state = next_job_state(job.state, event, subject=f"the {job.key}")
     connection.execute(
         "UPDATE job SET state = ?, since = ?, next_attempt_at = ?, failures = 0, problem = NULL, hint = NULL, "
         "owner = NULL, fence = fence + 1 WHERE id = ?",
         (state, now.isoformat(), now.isoformat(), job.id),
     )
     custody.append(connection, now, job.key.run, event, job=str(job.key), **facts)
+
+
+def read_job(connection: sqlite3.Connection, job_id: int) -> JobRecord:
+    """The job as it is at this moment of a transaction."""
+    return _job(connection.execute("SELECT * FROM job WHERE id = ?", (job_id,)).fetchone())
 
 
 def move_claimed_job(

@@ -120,7 +120,7 @@ def retry(context: Context, runs: tuple[int, ...]) -> None:
 @click.argument("runs", type=_RUN, metavar="RUN…", nargs=-1, required=True)
 @pass_context
 def cancel(context: Context, runs: tuple[int, ...]) -> None:
-    """Cancel the jobs of runs that have no output yet; what runs is ended.
+    """Cancel the jobs of runs that are not done: what runs is ended, what is quarantined is given up.
 
     \b
     Example:
@@ -152,7 +152,13 @@ def _interesting(database: Database) -> list[JobRecord]:
 
 
 def _ended_badly(database: Database, run: int) -> list[JobRecord]:
-    return [job for job in jobs_of(database, run) if job.state in {JobState.QUARANTINED, JobState.CANCELLED}]
+    """The run's jobs that are quarantined or cancelled, and were not done again since."""
+    latest = {(job.key.kind, job.key.release): job for job in sorted(jobs_of(database, run), key=_iteration)}
+    return [job for job in latest.values() if job.state in {JobState.QUARANTINED, JobState.CANCELLED}]
+
+
+def _iteration(job: JobRecord) -> int:
+    return job.key.iteration
 
 
 def _row(job: JobRecord, output: str) -> tuple[str, ...]:

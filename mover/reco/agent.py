@@ -5,7 +5,6 @@ Everything that matters is in the catalogue and in the batch system, so the agen
 """
 
 import logging
-import shutil
 import threading
 
 from mover.catalogue.campaigns import settle_campaigns
@@ -22,7 +21,7 @@ from mover.ports import BatchSystem, Clock
 from mover.reco.recaller import Recaller
 from mover.reco.recalls import Recalls
 from mover.reco.releases import Releases
-from mover.reco.scratch import lay_out
+from mover.reco.scratch import lay_out, remove
 from mover.reco.sharedbatch import SharedBatch
 from mover.reco.threads import AgentThread, RecoSurroundings
 from mover.reco.wants import want_new_jobs
@@ -128,6 +127,10 @@ class RecoAgent:
     def _let_go(self, database: Database) -> None:
         """Forget the ready-made files of outputs that are proven and safe, or that a person has given up."""
         for bundle in kept_outputs(database):
+            if bundle.ready_made is not None and not bundle.ready_made.exists():
+                log.error("%s: the output that was kept is gone: %s", bundle.lfn, bundle.ready_made)
+                forget_ready_made(database, bundle)
+                continue
             job = job_of_bundle(database, bundle.id)
             policy = self._config.policy_of(bundle.kind)
             if job.state not in _SETTLED or policy is None:
@@ -144,7 +147,7 @@ class RecoAgent:
             needed |= {_attempt(job) for job in (*jobs_under_way(database), *jobs_to_end(database))}
         for folder in folders:
             if folder.name not in needed:
-                shutil.rmtree(folder, ignore_errors=True)
+                remove(folder)
 
     def _say(self, trouble: str) -> None:
         """Log the trouble once when it begins, and once when it ends."""
@@ -155,4 +158,4 @@ class RecoAgent:
 
 def _attempt(job: JobRecord) -> str:
     """The attempt whose directory is in use."""
-    return job.name or "" if job.state in {JobState.SUBMITTED, JobState.CANCELLED} else attempt_name(job)
+    return job.name or "" if job.lives or job.state is JobState.SUBMITTED else attempt_name(job)

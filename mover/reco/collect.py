@@ -3,31 +3,31 @@
 The contract (docs/reco.md): 0 done, 1 transient, 2 the reconstruction failed, 3 or anything else the script failed.
 """
 
-import shutil
+import logging
 from datetime import timedelta
 
 from mover.bundle.readymade import digest_file
 from mover.catalogue.endpoints import sick_endpoints
 from mover.catalogue.jobs import record_job_event, record_job_failure
 from mover.catalogue.outputs import Output, record_output
-from mover.errors import JobFailedError, JobTransientError, MoverError, RunChangedError
+from mover.errors import BatchError, JobFailedError, JobTransientError, MoverError, RunChangedError
 from mover.model import BundleDigest, EndpointKind, MemberDigest
 from mover.ports import JobPhase
 from mover.reco.jobdescription import (
-    DESCRIPTION_NAME,
     MOST_REPORT_BYTES,
     REPORT_NAME,
-    JobDescription,
     JobOutputReport,
     JobReport,
     JobReportError,
     read_report,
 )
 from mover.reco.jobfiles import read_job_file
-from mover.reco.scratch import keep_logs
+from mover.reco.scratch import drop_all_but, keep_logs, remove
 from mover.reco.submit import output_place, stored_path
 from mover.reco.work import JobWork
 from mover.states import JobEvent
+
+log = logging.getLogger("mover")
 
 _DONE, _TRANSIENT, _RECONSTRUCTION_FAILED = 0, 1, 2
 _LONGEST_LOG_BYTES = 4 << 20
@@ -45,7 +45,6 @@ def collect(work: JobWork) -> None:
         StorageError: what the batch system has stored cannot be asked for.
     """
     job = work.job
-    name = job.name or ""
     # 1
     raw = _raw_report(work)
     report = _report(work, raw)
@@ -54,7 +53,8 @@ def collect(work: JobWork) -> None:
         # Batch systems forget jobs that have ended; the report is written last.
         code = report.exit_code
     if code is None:
-        raise JobTransientError(f"the {job.key} was {job.phase}: {job.status}", hint="it is submitted again")
+        why = f"; {job.problem}" if job.problem else ""
+        raise JobTransientError(f"the {job.key} was {job.phase}: {job.status}{why}", hint="it is submitted again")
     # 2
     made = _judge(work, report, code)
     # 3
@@ -69,7 +69,9 @@ def collect(work: JobWork) -> None:
         report=_text(raw),
         now=work.clock.now(),
     )
-    work.batch.forget(job.batch_id or name)
+    if output.ready_made is not None:
+        drop_all_but(output.ready_made)
+    _forget(work)
 
 
 def note_failure(work: JobWork, error: MoverError) -> None:
@@ -78,7 +80,7 @@ def note_failure(work: JobWork, error: MoverError) -> None:
     The one place that decides so.
     """
     reco, job, now = work.reco, work.job, work.clock.now()
-    report = _text(_raw_report(work))
+    report = _last_words(work)
     if job.name is not None:
         directory = work.directory(job.name)
         if directory.is_dir():
@@ -96,8 +98,24 @@ def note_failure(work: JobWork, error: MoverError) -> None:
             )
         record_job_event(work.database, work.claim, JobEvent.GAVE_UP, now=now, problem=error, report=report)
     if job.name is not None:
-        work.batch.forget(job.batch_id or job.name)
-        shutil.rmtree(work.directory(job.name), ignore_errors=True)
+        _forget(work)
+        remove(work.directory(job.name))
+
+
+def _forget(work: JobWork) -> None:
+    """Let the batch system forget the attempt; what it does not forget now is its own to remove."""
+    try:
+        work.batch.forget(work.job.batch_id or work.job.name or "")
+    except BatchError as error:
+        log.warning("%s keeps something of %s: %s (%s)", work.batch.name, work.job.name, error.message, error.hint)
+
+
+def _last_words(work: JobWork) -> str | None:
+    """What the job reports, if it can be had: that it has failed is known without."""
+    try:
+        return _text(_raw_report(work))
+    except BatchError as error:
+        return f"not to be had: {error.message}"
 
 
 def _raw_report(work: JobWork) -> bytes | None:
@@ -113,13 +131,9 @@ def _report(work: JobWork, raw: bytes | None) -> JobReport | None:
     """What the job says of itself; None if it left nothing."""
     if raw is None:
         return None
-    path = work.directory(work.job.name or "") / DESCRIPTION_NAME
+    key = work.job.key
     try:
-        return read_report(raw, JobDescription.model_validate_json(path.read_bytes()))
-    except (OSError, ValueError) as error:
-        raise JobTransientError(
-            f"the {work.job.key} has lost its directory: {path} cannot be read ({error})", hint="it is submitted again"
-        ) from error
+        return read_report(raw, name=work.job.name or "", output=work.settings.output_file(key.run, key.iteration))
     except JobReportError as error:
         raise JobFailedError(f"the {work.job.key} left a report that is none: {error}", hint=_expert(work)) from error
 

@@ -170,16 +170,16 @@ class Heartbeat(_Wire):
     output_bytes: Size
 
 
-def read_report(raw: bytes, job: JobDescription) -> JobReport:
-    """The report that a job left.
+def read_report(raw: bytes, *, name: str, output: str) -> JobReport:
+    """The report that the job of that name left, which was to make that output.
 
     Raises:
         JobReportError: it is none, or that of another job.
     """
     report = _read(JobReport, raw)
-    if report.name != job.name:
+    if report.name != name:
         raise JobReportError(f"the report is of job {report.name[:80]!r}")
-    if report.output is not None and report.output.name != job.output:
+    if report.output is not None and report.output.name != output:
         raise JobReportError(f"the report speaks of an output {report.output.name[:80]!r}")
     if report.exit_code == 0 and (report.output is None or report.outcome != "done"):
         raise JobReportError("the report says that all is done, but not with which output")

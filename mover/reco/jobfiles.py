@@ -1,5 +1,6 @@
 """The small files that a job leaves in its working directory: read where it is shared, or asked of the batch system."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 from mover.catalogue.jobs import JobRecord
 from mover.errors import BatchUnavailableError
 from mover.ports import BatchSystem
+
+_DISK_TROUBLE = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
 def read_job_file(batch: BatchSystem, job: JobRecord, directory: Path, name: str, *, limit_bytes: int) -> bytes | None:
@@ -19,20 +22,23 @@ def read_job_file(batch: BatchSystem, job: JobRecord, directory: Path, name: str
     """
     if batch.capabilities.stages:
         return batch.read(job.batch_id, name, limit_bytes=limit_bytes) if job.batch_id else None
+    path = directory / name
     try:
-        # A job may have put anything there.
-        descriptor = os.open(directory / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+        # A job may have put anything there, and taken away the leave to read it: then it left nothing.
+        if not stat.S_ISREG(path.lstat().st_mode):
+            return None
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
-        raise _unreadable(directory / name, error) from error
+        if error.errno in _DISK_TROUBLE:
+            raise _unreadable(path, error) from error
+        return None
     try:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return None
         return os.pread(descriptor, limit_bytes, max(0, status.st_size - limit_bytes))
     except OSError as error:
-        raise _unreadable(directory / name, error) from error
+        raise _unreadable(path, error) from error
     finally:
         os.close(descriptor)
 

@@ -1,12 +1,11 @@
 """Wanted → submitted: the release is there, the raw data is staged and right, and the batch system has the job."""
 
-import shutil
 from datetime import timedelta
 from pathlib import Path
 
 from mover.bundle.plan import md5_name
 from mover.catalogue.approvals import approved_releases
-from mover.catalogue.jobs import postpone_job, record_attempt, record_batch_id
+from mover.catalogue.jobs import jobs_under_way, postpone_job, record_attempt, record_batch_id
 from mover.catalogue.runs import BundleRecord
 from mover.errors import JobRefusedError, NoSourceError, NotOnlineError, OutputError
 from mover.model import EndpointKind
@@ -24,7 +23,7 @@ from mover.reco.jobdescription import (
     command_line,
 )
 from mover.reco.releases import ReleaseRecord, Releases
-from mover.reco.scratch import has_room
+from mover.reco.scratch import has_room, remove
 from mover.reco.source import choose_source, stage
 from mover.reco.work import JobWork, attempt_name
 
@@ -50,7 +49,7 @@ def submit(work: JobWork, releases: Releases) -> None:
     release = releases.check(work.job.key.release, also_approved=approved_releases(work.database))
     # 2
     raw = work.raw()
-    if not work.batch.capabilities.stages and not has_room(work.reco.scratch, work.reco.scratch_bytes, raw.size_bytes):
+    if not work.batch.capabilities.stages and not _has_room(work, raw):
         _later(work, _NO_ROOM_SECONDS, "waits for room in the scratch area")
         return
     try:
@@ -101,6 +100,11 @@ def stored_path(work: JobWork, attempt: int) -> str:
     return temporary_path(work.output_lfn, attempt)
 
 
+def _has_room(work: JobWork, raw: BundleRecord) -> bool:
+    alone = all(job.id == work.job.id for job in jobs_under_way(work.database))
+    return has_room(work.reco.scratch, work.reco.scratch_bytes, raw.size_bytes, alone=alone)
+
+
 def _later(work: JobWork, seconds: float, why: str) -> None:
     until = work.clock.now() + timedelta(seconds=seconds)
     postpone_job(work.database, work.claim, until=until, why=why)
@@ -110,7 +114,7 @@ def _new_directory(directory: Path) -> Path:
     """An empty directory of the attempt's own. What an agent that died here has left was never submitted."""
     try:
         if directory.exists():
-            shutil.rmtree(directory)
+            remove(directory)
         directory.mkdir(mode=0o750)
     except OSError as error:
         raise OutputError(f"cannot make {directory}: {error.strerror}", hint="look at the scratch area") from error

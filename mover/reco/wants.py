@@ -4,8 +4,7 @@ from datetime import datetime
 
 from mover.catalogue.approvals import approved_releases
 from mover.catalogue.database import Database
-from mover.catalogue.jobs import JobKey, want_jobs
-from mover.model import BundleKind
+from mover.catalogue.jobs import JobKey, want_jobs_within
 from mover.reco.releases import Releases
 from mover.recoconfig import RecoConfig
 
@@ -25,12 +24,14 @@ def want_new_jobs(database: Database, reco: RecoConfig, releases: Releases, *, n
     Raises:
         ReleaseNotFoundError: no release is approved, or CVMFS cannot be read; nothing is wanted.
     """
-    new: list[tuple[int, BundleKind]] = [
-        (row["run"], BundleKind(kind))
-        for kind in reco.kinds
-        for row in database.query(_UNWANTED, reco.first_run, reco.endpoint, kind)
-    ]
-    if not new:
+    if not any(database.query(_UNWANTED, reco.first_run, reco.endpoint, kind) for kind in reco.kinds):
         return []
     release = releases.latest(also_approved=approved_releases(database)).name
-    return want_jobs(database, [JobKey(run, kind, release) for run, kind in sorted(new)], now=now)
+    # Asked once more: another agent may have wanted them meanwhile, with another release.
+    with database.transaction() as connection:
+        new = [
+            JobKey(row["run"], kind, release)
+            for kind in reco.kinds
+            for row in connection.execute(_UNWANTED, (reco.first_run, reco.endpoint, kind)).fetchall()
+        ]
+        return want_jobs_within(connection, sorted(new, key=lambda key: key.run), now=now)

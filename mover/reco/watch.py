@@ -10,10 +10,11 @@ from mover.catalogue.jobs import (
     jobs_to_end,
     record_batch_id,
     record_heartbeat,
+    record_job_problem,
     record_look,
     record_missing,
 )
-from mover.errors import BatchError
+from mover.errors import BatchError, JobTransientError
 from mover.ports import BatchSystem, Clock, JobPhase, JobStatus
 from mover.reco.jobdescription import HEARTBEAT_NAME
 from mover.reco.jobfiles import read_job_file
@@ -33,27 +34,31 @@ class Watch:
         self._batch = batch
         self._clock = clock
         self._trouble = ""
+        self._others = ""
 
     def look(self, database: Database) -> None:
-        """Look after every submitted job, and end those that were cancelled.
+        """Look after every submitted job, and end those that are not wanted any more.
 
         Raises:
             CatalogueError: the catalogue fails.
         """
-        try:
-            self._end_cancelled(database)
-            self._look(database)
-            self._say("")
-        except BatchError as error:
-            # It says nothing of any job.
-            self._say(f"{self._batch.name}: {error.message} ({error.hint})")
+        trouble = ""
+        for step in (self._look, self._end_unwanted):
+            try:
+                step(database)
+            except BatchError as error:
+                # It says nothing of any job.
+                trouble = f"{self._batch.name}: {error.message} ({error.hint})"
+        self._say(trouble)
 
     def _look(self, database: Database) -> None:
-        submitted = [one for one in jobs_in(database, JobState.SUBMITTED) if not one.ended and one.owner is None]
+        now = self._clock.now()
+        submitted = [one for one in jobs_in(database, JobState.SUBMITTED) if not one.ended and not one.is_claimed(now)]
+        submitted = self._ours(submitted)
         for job in submitted:
             if job.batch_id is None:
                 self._find(database, job)
-        known = {one.batch_id: one for one in submitted if one.batch_id is not None and one.name is not None}
+        known = {one.batch_id: one for one in submitted if one.batch_id is not None}
         found = self._batch.look(list(known)) if known else {}
         for batch_id, job in known.items():
             status = found.get(batch_id)
@@ -63,6 +68,15 @@ class Watch:
                 self._note(database, job, status)
                 if status.phase is JobPhase.RUNNING:
                     self._heartbeat(database, job)
+
+    def _ours(self, jobs: list[JobRecord]) -> list[JobRecord]:
+        """Those that this batch system was given: of another's it knows nothing, which says nothing of them."""
+        ours = [one for one in jobs if one.batch == self._batch.name]
+        if others := sorted({one.batch or "" for one in jobs} - {self._batch.name}):
+            self._say_others(f"jobs at {', '.join(others)} are not looked after: [reco.batch] is {self._batch.name}")
+        else:
+            self._say_others("")
+        return ours
 
     def _find(self, database: Database, job: JobRecord) -> None:
         """Look for an attempt whose submission was never answered."""
@@ -81,26 +95,54 @@ class Watch:
             record_missing(database, job.name or "", now=now)
 
     def _heartbeat(self, database: Database, job: JobRecord) -> None:
-        directory = self._reco.scratch / "jobs" / (job.name or "")
-        raw = read_job_file(self._batch, job, directory, HEARTBEAT_NAME, limit_bytes=_LONGEST_HEARTBEAT_BYTES)
-        now = self._clock.now()
+        name, now = job.name or "", self._clock.now()
+        try:
+            raw = read_job_file(
+                self._batch,
+                job,
+                self._reco.scratch / "jobs" / name,
+                HEARTBEAT_NAME,
+                limit_bytes=_LONGEST_HEARTBEAT_BYTES,
+            )
+        except BatchError as error:
+            log.info("the heartbeat of %s: %s", name, error.message)
+            raw = None
         # Before its first sign of life, its start is one.
         heartbeat = (raw or b"").decode("utf-8", "backslashreplace")
-        record_heartbeat(database, job.name or "", heartbeat, now=now)
+        record_heartbeat(database, name, heartbeat, now=now)
         if heartbeat == job.heartbeat and self._lasts(job.heartbeat_at, now, self._reco.silent_after_seconds):
+            silent = f"ended by us after no sign of life for {self._reco.silent_after_seconds:.0f} s"
+            record_job_problem(
+                database, name, JobTransientError(silent, hint="it is submitted again once it has ended")
+            )
+            # When it has ended is the batch system's to say.
             self._batch.cancel(job.batch_id or "")
-            words = f"ended by us: no sign of life for {self._reco.silent_after_seconds:.0f} s"
-            self._note(database, job, JobStatus(JobPhase.FAILED, words))
 
-    def _end_cancelled(self, database: Database) -> None:
-        for job in jobs_to_end(database):
-            batch_id = job.batch_id or self._batch.find(job.name or "")
-            if batch_id is not None:
-                self._batch.cancel(batch_id)
-                self._batch.forget(batch_id)
-            self._note(database, job, JobStatus(JobPhase.CANCELLED, "cancelled by a person"))
+    def _end_unwanted(self, database: Database) -> None:
+        unwanted = self._ours(jobs_to_end(database))
+        for job in unwanted:
+            if job.batch_id is None:
+                # It may be on its way there.
+                self._find(database, job)
+        known = {one.batch_id: one for one in unwanted if one.batch_id is not None}
+        found = self._batch.look(list(known)) if known else {}
+        for batch_id, job in known.items():
+            status = found.get(batch_id)
+            try:
+                if status is None:
+                    self._missing(database, job)
+                elif status.ended:
+                    self._batch.forget(batch_id)
+                    self._note(database, job, status)
+                else:
+                    self._batch.cancel(batch_id)
+            except BatchError as error:
+                log.warning("%s cannot be ended: %s (%s)", job.name, error.message, error.hint)
 
     def _note(self, database: Database, job: JobRecord, status: JobStatus) -> None:
+        known = (job.phase, job.status, job.exit_code, job.ended, job.missing_since)
+        if known == (status.phase, status.words, status.exit_code, status.ended, None):
+            return
         record_look(
             database,
             job.name or "",
@@ -113,6 +155,12 @@ class Watch:
     @staticmethod
     def _lasts(since: datetime | None, now: datetime, seconds: float) -> bool:
         return since is not None and now - since >= timedelta(seconds=seconds)
+
+    def _say_others(self, trouble: str) -> None:
+        """Log it once when it begins."""
+        if trouble and trouble != self._others:
+            log.warning("%s", trouble)
+        self._others = trouble
 
     def _say(self, trouble: str) -> None:
         """Log the trouble once when it begins, and once when it ends."""

@@ -83,7 +83,8 @@ class Worker(AgentThread):
             log.info("%s: %s", claim.key, error.message)
         finally:
             release_job_claim(database, claim)
-            around.wake.set()
+            if get_job(database, claim.job_id).state is not work.job.state:
+                around.wake.set()
         return True
 
     def _try_step(self, work: JobWork) -> None:
@@ -110,6 +111,16 @@ class Worker(AgentThread):
             prove(work)
 
     def _failed(self, work: JobWork, error: MoverError) -> None:
+        """Note it; should that fail too, it is our own trouble, and the job is looked at again later."""
+        try:
+            self._note(work, error)
+        except (CatalogueError, StoppedError):
+            raise
+        except Exception as another:
+            log.exception("%s", work.claim.key)
+            self._postpone(work, UnexpectedError(another))
+
+    def _note(self, work: JobWork, error: MoverError) -> None:
         job = get_job(work.database, work.job.id)
         log.warning("%s: %s (%s)", job.key, error.message, error.hint)
         now = self._around.clock.now()
@@ -122,10 +133,15 @@ class Worker(AgentThread):
         elif isinstance(error, _HOPELESS):
             record_job_event(work.database, work.claim, JobEvent.GAVE_UP, now=now, problem=error)
         else:
-            reco = self._around.reco
-            delay = min(reco.first_retry_seconds * 2 ** min(job.failures, 20), reco.longest_retry_seconds)
-            until = now + timedelta(seconds=delay)
-            record_job_failure(work.database, work.claim, error, now=now, next_attempt_at=until, again=False)
+            self._postpone(work, error)
+
+    def _postpone(self, work: JobWork, error: MoverError) -> None:
+        """Try the same step again later: after as long as it has been tried for, within the limits."""
+        reco, now = self._around.reco, self._around.clock.now()
+        tried = now - get_job(work.database, work.job.id).since
+        first, longest = timedelta(seconds=reco.first_retry_seconds), timedelta(seconds=reco.longest_retry_seconds)
+        until = now + min(max(tried, first), longest)
+        record_job_failure(work.database, work.claim, error, now=now, next_attempt_at=until, again=False)
 
 
 class _Alive:

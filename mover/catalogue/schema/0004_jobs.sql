@@ -55,6 +55,8 @@ CREATE TABLE job (
 
 CREATE INDEX job_due ON job (state, next_attempt_at);
 
+CREATE INDEX job_name ON job (name);
+
 CREATE INDEX job_campaign ON job (campaign_id, state);
 
 -- What counts for the limits: submitted, or about to be.

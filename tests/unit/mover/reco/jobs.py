@@ -92,7 +92,7 @@ class JobDirectory:
 
     def report(self) -> JobReport:
         """What it left."""
-        return read_report((self.path / REPORT_NAME).read_bytes(), self.job)
+        return read_report((self.path / REPORT_NAME).read_bytes(), name=self.job.name, output=self.job.output)
 
     def log(self) -> str:
         """What the command said."""

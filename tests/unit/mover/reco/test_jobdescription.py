@@ -64,7 +64,7 @@ def test_a_command_that_means_nothing_is_refused(argument: str) -> None:
 
 
 def test_a_report_of_the_job() -> None:
-    report = read_report(json.dumps(REPORT).encode(), JOB)
+    report = read_report(json.dumps(REPORT).encode(), name=JOB.name, output=JOB.output)
     assert report.output
     assert report.output.size_bytes == 10
 
@@ -92,13 +92,13 @@ def test_a_report_of_the_job() -> None:
 )
 def test_what_is_no_report_of_the_job_is_not_believed(change: dict[str, Any], words: str) -> None:
     with pytest.raises(JobReportError, match=words):
-        read_report(json.dumps({**REPORT, **change}).encode(), JOB)
+        read_report(json.dumps({**REPORT, **change}).encode(), name=JOB.name, output=JOB.output)
 
 
 @given(st.binary(max_size=300) | st.just(b"[" * 5000) | st.just(b"\xff\xfe{}"))
 def test_foreign_bytes_are_no_report(raw: bytes) -> None:
     with pytest.raises(JobReportError):
-        read_report(raw, JOB)
+        read_report(raw, name=JOB.name, output=JOB.output)
     with pytest.raises(JobReportError):
         read_heartbeat(raw)
 
