@@ -51,7 +51,8 @@ class RecoConfig(Table):
     """`[reco]`: which runs are reconstructed, by which software, where, and with how much patience.
 
     A run's jobs are wanted as soon as its raw bundle is proven at `endpoint`; its bytes are read from the first of
-    `sources` that has it (default: `endpoint`, then the others in the order of the policy).
+    `sources` that has it (default: `endpoint`, then the others in the order of the policy). With `find_new_seconds`,
+    bundles that others store at `endpoint` are looked for so often, adopted, and reconstructed like others.
     """
 
     endpoint: Name
@@ -64,6 +65,7 @@ class RecoConfig(Table):
     software: SoftwareConfig
     credential: CredentialConfig | None = None
     most_jobs: int = Field(default=8, ge=1, le=10_000)
+    find_new_seconds: float | None = Field(default=None, ge=60, le=7 * 86_400)
     recall_ahead: int = Field(default=50, ge=0, le=10_000)
     workers: int = Field(default=2, ge=1, le=32)
     poll_seconds: Seconds = 10.0

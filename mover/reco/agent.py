@@ -6,6 +6,7 @@ Everything that matters is in the catalogue and in the batch system, so the agen
 
 import logging
 import threading
+from datetime import timedelta
 
 from mover.catalogue.campaigns import settle_campaigns
 from mover.catalogue.database import Database
@@ -18,6 +19,7 @@ from mover.errors import CatalogueError, ConfigError, MoverError
 from mover.lane import Gate, Lane, OpenEndpoints, Surroundings
 from mover.model import BundleKind
 from mover.ports import BatchSystem, Clock
+from mover.reco.finder import Finder
 from mover.reco.recaller import Recaller
 from mover.reco.recalls import Recalls
 from mover.reco.releases import Releases
@@ -68,6 +70,8 @@ class RecoAgent:
         self.workers: list[AgentThread | Lane] = []
         self.workers += [Worker(f"worker {number + 1}", around) for number in range(self._reco.workers)]
         self.workers += [Recaller(around)]
+        if self._reco.find_new_seconds is not None:
+            self.workers += [Finder(around, timedelta(seconds=self._reco.find_new_seconds))]
         self.workers += [Lane(gate, lanes) for gate in gates]
 
     def run(self) -> None:

@@ -12,7 +12,7 @@ from mover.catalogue.endpoints import sick_endpoints
 from mover.catalogue.jobchoice import runs_in_turn
 from mover.catalogue.replicas import replicas_of_bundle
 from mover.catalogue.runs import bundle_of
-from mover.errors import FileMissingError, NotOnlineError, StoppedError, StorageError
+from mover.errors import FileMissingError, NotOnlineError, StorageError
 from mover.model import EndpointKind, Locality
 from mover.ports import StorageEndpoint
 from mover.reco.threads import HelpfulThread, RecoSurroundings
@@ -148,10 +148,6 @@ class Recaller(HelpfulThread):
 
     def _note(self, endpoint: StorageEndpoint, lfn: str, found: _Found, now: datetime) -> None:
         self._found[endpoint.name, lfn] = found, now + found.value
-
-    def _go_on(self) -> None:
-        if self._around.stop.is_set():
-            raise StoppedError("interrupted, to be taken up again", hint="start the agent again")
 
 
 def _late(lfn: str, names: list[str]) -> NotOnlineError:

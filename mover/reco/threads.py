@@ -96,6 +96,11 @@ class HelpfulThread(AgentThread):
     def help(self, database: Database, endpoints: Mapping[str, StorageEndpoint]) -> bool:
         """Do one piece of work that is due; False if none is."""
 
+    def _go_on(self) -> None:
+        """Raise StoppedError if the agent stops."""
+        if self._around.stop.is_set():
+            raise StoppedError("interrupted, to be taken up again", hint="start the agent again")
+
     def say(self, trouble: str) -> None:
         """Log the trouble once when it begins or changes, and once when it ends ('')."""
         if trouble != self._trouble:

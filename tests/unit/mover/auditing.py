@@ -1,5 +1,8 @@
 """What the tests of audits, adoption and rebuilding share: safe runs in memory, and an audit of them."""
 
+import hashlib
+import io
+import tarfile
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -24,6 +27,18 @@ def add_safe_runs(bench: Bench, runs: Iterable[int]) -> None:
         for endpoint in ("tape", "disk"):
             work(bench, endpoint, FixedClock())
         record_run_event(bench.catalogue, run, RunEvent.POLICY_HOLDS, now=NOW)
+
+
+def foreign_bundle(parts: dict[str, bytes], run: int = 1234) -> bytes:
+    """A bundle as it was made before us: GNU tar, the parts, and their md5 digests."""
+    lines = (f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}  {name}\n" for name, data in parts.items())
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
+        for name, data in {**parts, f"{run:05d}.md5": "".join(lines).encode()}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
+    return made.getvalue()
 
 
 def limits(*, pace: Pace | None = None, stage_seconds: float = 0.0) -> Limits:

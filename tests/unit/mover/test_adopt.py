@@ -1,7 +1,6 @@
 """Bundles of others are adopted only as they are proven, and nothing at the storage is changed by it."""
 
 import hashlib
-import io
 import tarfile
 import time
 
@@ -19,25 +18,13 @@ from mover.steps.adopt import Adoption
 from mover.steps.adopt import adopt as adopt_run
 from mover.steps.stored import Patience, Sites
 from mover.storage.memory import Call, MemoryEndpoint
-from tests.unit.mover.auditing import audited
+from tests.unit.mover.auditing import audited, foreign_bundle
 from tests.unit.mover.bench import NOW, Bench, FixedClock
 from tests.unit.mover.running import known, replica, work
 
 OLD = 1234
 LFN = "MICE/01234.tar"
 PARTS = {"01234.000": b"raw data" * 5000, "01234.001": b"more"}
-
-
-def foreign_bundle(parts: dict[str, bytes], run: int = OLD) -> bytes:
-    """A bundle as it was made before us: GNU tar, the parts, and their md5 digests."""
-    lines = (f"{hashlib.md5(data, usedforsecurity=False).hexdigest()}  {name}\n" for name, data in parts.items())
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w", format=tarfile.GNU_FORMAT) as archive:
-        for name, data in {**parts, f"{run:05d}.md5": "".join(lines).encode()}.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return made.getvalue()
 
 
 BUNDLE = foreign_bundle(PARTS)
