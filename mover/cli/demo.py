@@ -81,7 +81,7 @@ def demo(
     Examples:
       mover demo
       mover demo --run-files 06008.000 --release
-      mover demo --batch slurm
+      mover demo --batch arc
     """
     if more_files and not run_files:
         raise click.UsageError("name files after --run-files")
@@ -102,7 +102,7 @@ def demo(
                 say.print(f"a dongle has signed a session proxy for {dongle.certificate.subject.rfc4514_string()}")
             reconstruction = None
             if not no_reco:
-                settings = stack.enter_context(batch_system(kind, base / "batch"))
+                settings = stack.enter_context(batch_system(kind, base / "batch", site.ca))
                 reconstruction = Reconstruction(_software(base), settings)
             room = site.control_room(base / "control-room", reconstruction=reconstruction)
             config = load_config(room.config_path)

@@ -5,7 +5,10 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
+from mover.sandbox.arc import ComputeElement
+from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.reconstruction import LOCAL_BATCH
+from mover.sandbox.service import RECO
 from mover.sandbox.slurm import PARTITION, SlurmCluster
 
 
@@ -14,15 +17,23 @@ class BatchKind(StrEnum):
 
     LOCAL = "local"
     SLURM = "slurm"
+    ARC = "arc"
 
     @property
     def packages(self) -> tuple[str, ...]:
         """The Debian packages that it needs beyond what `make setup` installs."""
-        return ("munge", "slurm-client", "slurmctld", "slurmd") if self is BatchKind.SLURM else ()
+        return _PACKAGES[self]
+
+
+_PACKAGES = {
+    BatchKind.LOCAL: (),
+    BatchKind.SLURM: ("munge", "slurm-client", "slurmctld", "slurmd"),
+    BatchKind.ARC: ("nordugrid-arc-arex", "nordugrid-arc-plugins-xrootd"),
+}
 
 
 @contextmanager
-def batch_system(kind: BatchKind, directory: Path) -> Iterator[str]:
+def batch_system(kind: BatchKind, directory: Path, ca: CertificateAuthority) -> Iterator[str]:
     """The batch system in the block, in `directory`, which must not exist; what `[reco.batch]` says of it (TOML).
 
     Raises:
@@ -31,9 +42,17 @@ def batch_system(kind: BatchKind, directory: Path) -> Iterator[str]:
     if kind is BatchKind.LOCAL:
         yield LOCAL_BATCH
         return
-    cluster = SlurmCluster(directory)
+    if kind is BatchKind.SLURM:
+        cluster = SlurmCluster(directory)
+        try:
+            cluster.start()
+            yield f'kind = "slurm"\npartition = "{PARTITION}"\nconfig = "{cluster.config}"'
+        finally:
+            cluster.close()
+        return
+    element = ComputeElement(directory, ca, robot=RECO.robot)
     try:
-        cluster.start()
-        yield f'kind = "slurm"\npartition = "{PARTITION}"\nconfig = "{cluster.config}"'
+        element.start()
+        yield f'kind = "arc"\nurl = "{element.url}"'
     finally:
-        cluster.close()
+        element.close()

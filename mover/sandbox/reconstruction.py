@@ -26,6 +26,11 @@ class Reconstruction:
     wall_seconds: int = 600
     settings: str = ""
 
+    @property
+    def stores_itself(self) -> bool:
+        """Whether the batch system stores outputs: ARC, which cannot upload to XRootD by WebDAV, but by root://."""
+        return 'kind = "arc"' in self.batch
+
     def config(self, *, scratch: Path, socket: Path, ca_directory: Path) -> str:
         """The mover's configuration of it, for the reco robot at the agent of that `socket`."""
         values = {

@@ -96,10 +96,11 @@ class Site:
         directory.mkdir()
         room = ControlRoom(directory)
         room.run_directory.mkdir()
+        by_root = reconstruction is not None and reconstruction.stores_itself
         endpoints = (
             ("ral-tape", "RAL", "tape", self.tape_ral.root_url),
             ("imperial-tape", "Imperial", "tape", self.tape_imperial.davs_url),
-            ("brunel-disk", "Brunel", "disk", self.disk_brunel.davs_url),
+            ("brunel-disk", "Brunel", "disk", self.disk_brunel.root_url if by_root else self.disk_brunel.davs_url),
         )
         text = _CONFIG.format(
             catalogue=room.catalogue_path,

@@ -14,8 +14,10 @@ import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 
+from mover.sandbox.batches import BatchKind
 from tests.integration.mover.box import processes_using, wait_for
 from tests.integration.mover.secrets import files_with_keys
+from tests.other_user import need_readable_checkout
 from tests.real_data import real_file
 
 SECONDS = 300.0
@@ -123,13 +125,19 @@ def test_the_demo_ends_when_the_run_is_safe_if_that_is_all_that_is_wanted(privat
 
 
 @pytest.mark.long
-def test_the_demo_reconstructs_with_a_real_slurm_cluster(private: Path) -> None:
-    if shutil.which("slurmctld") is None:
-        pytest.skip("slurmctld is not installed: apt install munge slurm-client slurmctld slurmd")
-    done = _demo(private, "--batch", "slurm")
+@pytest.mark.parametrize("kind", [BatchKind.SLURM, BatchKind.ARC])
+def test_the_demo_reconstructs_with_a_real_batch_system(private: Path, kind: BatchKind) -> None:
+    program = {BatchKind.SLURM: "/usr/sbin/slurmctld", BatchKind.ARC: "/usr/share/arc/arc-arex-start"}[kind]
+    if not Path(program).exists():
+        pytest.skip(f"{program} is not there: apt install {' '.join(kind.packages)}")
+    if kind is BatchKind.ARC:
+        need_readable_checkout()  # the jobs are nobody's
+        for folder in (private, private / "tmp"):
+            folder.chmod(0o711)
+    done = _demo(private, "--batch", kind)
     assert done.returncode == 0, done.stderr
-    assert "jobs run by slurm" in done.stderr
-    assert done.stdout.count(" proven ") == 2
+    assert f"jobs run by {kind}" in done.stderr
+    assert len(re.findall(r" (?:reco|mc) .* proven +", done.stdout)) == 2
     _assert_nothing_left(private)
 
 
