@@ -125,6 +125,12 @@ def get_job(database: Database, job_id: int) -> JobRecord:
     return _job(row)
 
 
+def find_job(database: Database, job_id: int) -> JobRecord | None:
+    """The job of that id, if there is one."""
+    rows = database.query("SELECT * FROM job WHERE id = ?", job_id)
+    return _job(rows[0]) if rows else None
+
+
 def jobs_of(database: Database, run: int) -> list[JobRecord]:
     """The run's jobs, in the order in which they were wanted."""
     return [_job(row) for row in database.query("SELECT * FROM job WHERE run = ? ORDER BY id", run)]

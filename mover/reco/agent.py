@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from mover.catalogue.campaigns import settle_campaigns
 from mover.catalogue.database import Database
-from mover.catalogue.jobs import JobRecord, free_dead_job_claims, jobs_to_end, jobs_under_way
+from mover.catalogue.jobs import JobRecord, find_job, free_dead_job_claims, jobs_to_end, jobs_under_way
 from mover.catalogue.outputs import forget_ready_made, job_of_bundle, kept_outputs
 from mover.catalogue.replicas import free_dead_claims
 from mover.catalogue.services import record_service
@@ -150,7 +150,8 @@ class RecoAgent:
             needed = {one.ready_made.parent.name for one in kept_outputs(database) if one.ready_made}
             needed |= {_attempt(job) for job in (*jobs_under_way(database), *jobs_to_end(database))}
         for folder in folders:
-            if folder.name not in needed:
+            # What a wanted job may begin to use at any moment is emptied by whoever begins.
+            if folder.name not in needed and not _is_next(database, folder.name):
                 remove(folder)
 
     def _say(self, trouble: str) -> None:
@@ -158,6 +159,13 @@ class RecoAgent:
         if trouble != self._trouble:
             log.warning("%s", trouble or "jobs are wanted again")
             self._trouble = trouble
+
+
+def _is_next(database: Database, name: str) -> bool:
+    """Whether it is the name of the next attempt of a job that is wanted."""
+    number = name.split("-")[2:3]
+    job = find_job(database, int(number[0])) if number and number[0].isdecimal() else None
+    return job is not None and job.state is JobState.WANTED and attempt_name(job) == name
 
 
 def _attempt(job: JobRecord) -> str:

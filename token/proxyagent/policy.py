@@ -220,7 +220,7 @@ class Config(_Model):
             raise RequestError(f"there is no profile {name!r}", hint=f"use one of {names}")
         raise DeniedError(
             f"uid {uid} may not use profile {name!r}",
-            hint=f"add {uid} to the profile's uids in the agent's configuration and restart the agent",
+            hint=f"add {uid} to its uids, or a group to its gids, in the agent's configuration and restart the agent",
         )
 
 
