@@ -55,7 +55,7 @@ class CertificateAuthority:
         directory.mkdir(parents=True, exist_ok=parent is not None)
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
         self._name = distinguished_name(common_name)
-        self._not_before = datetime.now(UTC) - timedelta(minutes=10)
+        self._not_before = datetime.now(UTC) - timedelta(hours=6)
         self._revoked: dict[int, x509.RevokedCertificate] = {}
         self.certificate = (parent or self)._certify_authority(self._name, self._key.public_key())
         self._stems = self._write_certificate()
