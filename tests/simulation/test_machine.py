@@ -1,6 +1,5 @@
 """Hypothesis looks for the shortest life of the mover in which a rule does not hold."""
 
-import logging
 import random
 import tempfile
 from pathlib import Path
@@ -36,7 +35,6 @@ class Machine(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        logging.getLogger("mover").setLevel(logging.CRITICAL)
         self.folder = tempfile.TemporaryDirectory(prefix="mover-simulation-")
         self.world = World(Path(self.folder.name)).__enter__()
         self.life = Life(self.world, random.Random(0))  # noqa: S311 - to be repeated, not to be secret

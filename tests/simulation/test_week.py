@@ -1,6 +1,5 @@
 """A week of the mover's life, in which nearly everything goes wrong, from one seed: nothing is lost."""
 
-import logging
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -75,7 +74,6 @@ def _run(life: Life, choice: random.Random) -> int:
 
 def live_a_week(base: Path, seed: int, *, steps: int = _STEPS, seconds: float = _WEEK_SECONDS) -> World:
     """A world that has lived through it, and settled."""
-    logging.getLogger("mover").setLevel(logging.CRITICAL)
     choice = random.Random(seed)  # noqa: S311 - to be repeated, not to be secret
     with World(base) as world:
         life = Life(world, choice)
