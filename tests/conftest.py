@@ -16,9 +16,10 @@ from mover.sandbox.reconstruction import Reconstruction
 from mover.sandbox.site import Site
 from mover.sandbox.slurm import SlurmCluster
 from mover.sandbox.software import ReferenceSoftware
+from tests import servercare
 from tests.integration.mover.box import Box
 from tests.integration.mover.recobox import RELEASE, RecoBox
-from tests.serverstate import servers_below
+from tests.servercare import cared_for
 
 _rooms = itertools.count(1)
 #: Where the reco robot may work: no server takes more on while it runs.
@@ -28,12 +29,17 @@ _reco_areas = iter(RECO_AREAS)
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Say what the servers do, where a test has failed."""
+    """Look after the servers, where a test has failed."""
     report = yield
-    base = getattr(item.config, "_tmp_path_factory", None)
-    if report.failed and base and (servers := servers_below(base.getbasetemp())):
-        report.sections.append(("servers", servers))
+    if report.failed and (ill := servercare.heal(item)):
+        report.sections.append(("servers", ill))
     return report
+
+
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool:
+    """Run a test again that failed because a server was ill."""
+    servercare.run(item, nextitem)
+    return True
 
 
 @pytest.fixture(scope="session")
@@ -62,7 +68,11 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     if not MODULE.exists():
         pytest.skip("softhsm2 is not installed: apt install softhsm2")
     base = tmp_path_factory.mktemp("site")
-    with TemporaryDirectory(prefix="sockets-") as sockets, Site(base, sockets=Path(sockets), areas=RECO_AREAS) as site:
+    with (
+        TemporaryDirectory(prefix="sockets-") as sockets,
+        Site(base, sockets=Path(sockets), areas=RECO_AREAS) as site,
+        cared_for([site.tape_ral, site.tape_imperial, site.disk_brunel]),
+    ):
         yield site
     # Gigabytes, and of no use without the servers.
     shutil.rmtree(base)

@@ -1,6 +1,5 @@
 """The storage elements under test, and one adapter for each."""
 
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from mover.sandbox.ca import CertificateAuthority
 from tests.conformance.arc_site import ArcSite, arc_site
 from tests.conformance.batches import SLOTS
 from tests.conformance.subjects import LOCAL, REMOTE, Site, Subject, local_subject, refusing_port, remote_subject
+from tests.servercare import cared_for
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +19,8 @@ def site(grid_ca: CertificateAuthority, tmp_path_factory: pytest.TempPathFactory
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XRD_CONNECTIONWINDOW", "3")  # for the tests of servers that never answer
         started = Site(tmp_path_factory.mktemp("site"), grid_ca)
-        yield started
+        with cared_for([started.disk, started.tape]):
+            yield started
         started.close()
 
 
@@ -38,8 +39,6 @@ def subject(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Subject]
         made = local_subject(kind, tmp_path)
     else:
         servers: Site = request.getfixturevalue("site")
-        if state := servers.revive(kind):
-            warnings.warn(state, stacklevel=1)
         made = remote_subject(kind, servers)
     with made.closing:
         yield made

@@ -3,14 +3,12 @@
 import os
 import shutil
 import socket
-import ssl
 import time
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import uuid4
 
 import pytest
@@ -27,7 +25,6 @@ from mover.sandbox.xrootd import DiskServer
 from mover.storage.file import FileEndpoint
 from mover.storage.memory import MemoryEndpoint
 from tests.conformance.credentials import RobotCredentials
-from tests.serverstate import servers_below
 
 MEMORY = ("memory", "memory-tape")
 LOCAL = (*MEMORY, "file")
@@ -104,24 +101,6 @@ class Site:
             return self.tape
         others: dict[str, RobotServer] = {"gsiftp": self.gridftp, PLAIN: self.plain}
         return others.get(kind, self.disk)
-
-    def revive(self, kind: str) -> str:
-        """Start the server of `kind` again if it does not answer any more, and say in what state it was; "" if it does.
-
-        XRootD 5.5.3 crashes or hangs once in many thousand broken connections; that is to cost one test, not all.
-        """
-        server = self.server(kind)
-        url = urlsplit(getattr(server, "davs_url", base_url_of(kind, server)))
-        try:
-            with socket.create_connection(("127.0.0.1", url.port), timeout=20) as connection:
-                if url.scheme == "davs":
-                    context = ssl.create_default_context(capath=str(self.ca.directory))
-                    context.wrap_socket(connection, server_hostname="localhost").close()
-        except OSError as error:
-            state = f"{kind} did not answer ({error}) and is started again:\n{servers_below(server.directory)}"
-            server.start()
-            return state
-        return ""
 
     def folder(self, subject: "Subject") -> Path:
         """Where the files of a subject are on its server's disk."""
