@@ -146,7 +146,7 @@ class Lane:
             try:
                 told = self._try_step(database, claim, endpoints, admitted)
             except (LeaseLostError, StoppedError) as error:
-                log.info("run %d at %s: %s", claim.run, self.name, error.message)
+                log.info("%s: %s", claim, error.message)
             finally:
                 release_claim(database, claim)
                 self._around.wake.set()
@@ -192,7 +192,7 @@ class Lane:
             if not isinstance(error, StorageError | VerificationError):
                 return False
         except Exception as error:
-            log.exception("run %d at %s", claim.run, self.name)
+            log.exception("%s", claim)
             self._schedule(database, claim, UnexpectedError(error))
             return False
         self._succeeded(database)
@@ -237,7 +237,7 @@ class Lane:
             archive(work)
         after = get_replica(database, claim.replica_id).state
         if after is not replica.state:
-            log.info("run %d at %s: %s", claim.run, self.name, after)
+            log.info("%s: %s", claim, after)
         self._around.observe(replace(begun, state=after, bytes_done=bundle.size_bytes))
 
     def _with_patience(self, database: Database, claim: Claim, bundle: BundleRecord) -> Claim:
@@ -256,7 +256,7 @@ class Lane:
         hopeless = isinstance(error, VerificationError) and replica.rejections >= engine.rejections_before_quarantine
         if error.permanent or hopeless:
             record_event(database, claim, ReplicaEvent.GAVE_UP, now=now, problem=error)
-            log.error("run %d at %s: quarantined: %s (%s)", claim.run, self.name, error.message, error.hint)
+            log.error("%s: quarantined: %s (%s)", claim, error.message, error.hint)
             return
         delay = min(engine.first_retry_seconds * 2 ** min(replica.failures, 20), engine.longest_retry_seconds)
         if isinstance(error, NotOnlineError):
@@ -265,7 +265,7 @@ class Lane:
             # The breaker knows how long to leave the endpoint alone; once it answers, all of it should be due soon.
             delay = min(delay, engine.longest_probe_seconds)
         record_failure(database, claim, error, next_attempt_at=now + timedelta(seconds=delay))
-        log.warning("run %d at %s: %s (%s); again in %.0f s", claim.run, self.name, error.message, error.hint, delay)
+        log.warning("%s: %s (%s); again in %.0f s", claim, error.message, error.hint, delay)
 
 
 class _Alive:

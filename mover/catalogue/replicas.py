@@ -45,10 +45,16 @@ class Claim:
 
     replica_id: int
     run: int
+    kind: BundleKind
     endpoint: str
     owner: str
     fence: int
     lease: timedelta
+
+    def __str__(self) -> str:
+        """What it is about, for the log."""
+        of_run = f"run {self.run} at {self.endpoint}"
+        return of_run if self.kind is BundleKind.RAW else f"{self.kind} of {of_run}"
 
 
 class ClaimOrder(StrEnum):
@@ -64,7 +70,7 @@ class ClaimOrder(StrEnum):
 
 
 _CLAIM = (
-    "SELECT replica.id, bundle.run, coalesce(claim.fence, 0) AS fence FROM replica "
+    "SELECT replica.id, bundle.run, bundle.kind, coalesce(claim.fence, 0) AS fence FROM replica "
     "JOIN bundle ON bundle.id = replica.bundle_id LEFT JOIN claim ON claim.replica_id = replica.id "
     "WHERE replica.endpoint = ? AND replica.state IN (SELECT value FROM json_each(?)) "
     "AND bundle.kind IN (SELECT value FROM json_each(?)) "
@@ -146,7 +152,7 @@ def claim_next(
         ).fetchone()
         if row is None:
             return None
-        claim = Claim(row["id"], row["run"], endpoint, owner, row["fence"] + 1, lease)
+        claim = Claim(row["id"], row["run"], BundleKind(row["kind"]), endpoint, owner, row["fence"] + 1, lease)
         connection.execute(
             "INSERT INTO claim (replica_id, owner, fence, lease_until) VALUES (?, ?, ?, ?) "
             "ON CONFLICT (replica_id) DO UPDATE SET owner = excluded.owner, fence = excluded.fence, "

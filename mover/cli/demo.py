@@ -49,7 +49,7 @@ _Endpoints = dict[str, StorageEndpoint]
     metavar="FILE…",
     help="Move these part files of one run, instead of a generated run; also as arguments after the option.",
 )
-@click.argument("more_files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, metavar="")
+@click.argument("more_files", type=click.Path(exists=True, dir_okay=False, path_type=Path), nargs=-1, metavar="[FILE…]")
 @click.option("--no-reco", is_flag=True, help="End when the run is safe, without its reconstruction.")
 @click.option(
     "--batch",

@@ -195,6 +195,7 @@ class MemoryEndpoint:
         self._begin("remove")
         self._look(path)
         self._files.pop(path, None)
+        self.evicted.discard(path)
 
     def on_tape(self, path: str) -> bool:
         """What `migrated` says of the file."""

@@ -88,7 +88,9 @@ def test_the_demo_says_what_is_wrong_with_files_that_are_no_run(private: Path, t
     other = tmp_path / "notes.txt"
     other.touch()
     assert _demo(private, "--run-files", str(junk), str(other)).returncode == 4
-    assert _demo(private, "--run-files", str(tmp_path / "none")).returncode == 2
+    missing = _demo(private, "--run-files", str(junk), str(tmp_path / "none"))
+    assert missing.returncode == 2
+    assert "FILE…" in missing.stderr
     _assert_nothing_left(private)
 
 

@@ -49,6 +49,8 @@ def test_a_run_is_reconstructed_and_its_outputs_are_the_reco_robots(new_reco_box
         assert not made_by(box, "robot", path)
     assert not made_by(box, "reco", raw)
     assert "2 proven" in box.mover("reco", "status", str(RUN)).stdout
+    assert {f"{kind} of run {RUN} at brunel-disk: verified" in box.reco_log for kind in ("reco", "mc")} == {True}
+    assert f"run {RUN} at brunel-disk: verified" in box.log
 
 
 def _is_kept(box: RecoBox, job: JobRecord) -> bool:
