@@ -105,17 +105,21 @@ def reco_area() -> str:
 
 @pytest.fixture
 def new_reco_box(site: Site, tmp_path: Path, reco_area: str) -> Iterator[Callable[..., RecoBox]]:
-    """Makes a fresh control room whose runs are reconstructed; its arguments are those of `Reconstruction`."""
+    """Makes a fresh control room whose runs are reconstructed; its arguments are those of `Reconstruction`.
+
+    `public` is a folder for the software that others can reach, and `sessions` where jobs run, if not in the scratch
+    area: what a compute element needs and has.
+    """
     boxes: list[RecoBox] = []
 
-    def make(**settings: Any) -> RecoBox:
-        software = ReferenceSoftware(tmp_path / "software")
+    def make(*, public: Path | None = None, sessions: Path | None = None, **settings: Any) -> RecoBox:
+        software = ReferenceSoftware((public or tmp_path) / "software")
         software.install(RELEASE)
         software.approve(RELEASE)
         room = site.control_room(
             tmp_path / reco_area, below=reco_area, reconstruction=Reconstruction(software, **settings)
         )
-        boxes.append(RecoBox(room, site, reco_area, software))
+        boxes.append(RecoBox(room, site, reco_area, software, sessions))
         return boxes[-1]
 
     yield make

@@ -24,6 +24,8 @@ class RecoBox(Box):
     """A control room with the reference application."""
 
     software: ReferenceSoftware
+    #: Where jobs run, if not in the scratch area: in a folder of the batch system's own id of each.
+    sessions: Path | None = None
 
     @contextmanager
     def reco_agent(self) -> Iterator[ServerProcess]:
@@ -46,6 +48,11 @@ class RecoBox(Box):
             self.room.daq.write_run(run, parts=1, part_bytes=30_000)
             self.room.daq.end_run(run)
 
+    def have_disk_filled_from_here(self) -> None:
+        """Have raw data streamed to the disk from the local files: a third-party copy by root:// takes seconds."""
+        config, disk = self.room.config_path, 'name = "brunel-disk"\n'
+        config.write_text(config.read_text().replace(disk, f'{disk}source = "local"\n', 1))
+
     def jobs(self, run: int) -> list[JobRecord]:
         """The run's jobs, if the catalogue has any yet."""
         with self.catalogue() as database:
@@ -60,6 +67,12 @@ class RecoBox(Box):
         )
         return self.jobs(run)
 
+    def work_directory(self, job: JobRecord) -> Path:
+        """Where the job's latest attempt runs."""
+        if self.sessions is not None:
+            return self.sessions / str(job.batch_id)
+        return self.room.scratch / "jobs" / str(job.name)
+
     def processes_of(self, job: JobRecord) -> list[tuple[int, str]]:
         """Those that work in the job's directory: pid, and command line."""
         found = []
@@ -69,7 +82,7 @@ class RecoBox(Box):
                 command = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
             except OSError:
                 continue
-            if cwd.startswith(f"{self.room.scratch}/jobs/{job.name}"):
+            if Path(cwd).is_relative_to(self.work_directory(job)):
                 found.append((int(process.name), command))
         return found
 
@@ -77,7 +90,7 @@ class RecoBox(Box):
         """Wait until the experiment's own command for the run's first job has come to the fault that it was told."""
 
         def is_told() -> bool:
-            logs = [self.room.scratch / "jobs" / str(job.name) / "payload.log" for job in self.jobs(run)[:1]]
+            logs = [self.work_directory(job) / "payload.log" for job in self.jobs(run)[:1]]
             return any(log.exists() and f"told to {fault}" in log.read_text() for log in logs)
 
         wait_for(is_told, lambda: f"{self.jobs(run)}; {self.reco_log}")

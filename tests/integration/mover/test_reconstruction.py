@@ -2,21 +2,18 @@
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 
 from mover.catalogue.jobs import JobRecord
-from mover.catalogue.owner import this_process
 from mover.catalogue.replicas import replicas_of_bundle
 from mover.sandbox.service import are_separate
-from mover.sandbox.slurm import SlurmCluster
+from mover.sandbox.site import Site
 from mover.states import JobState, ReplicaState, RunState
-from tests.conftest import need_slurm
 from tests.integration.mover.box import wait_for
-from tests.integration.mover.recobox import SETTLED, RecoBox
+from tests.integration.mover.recobatch import Batch, arc_batch, local_batch, slurm_batch
+from tests.integration.mover.recobox import RELEASE, SETTLED, RecoBox
 
 RUN = 4742
 RecoBoxMaker = Callable[..., RecoBox]
@@ -102,92 +99,69 @@ def test_as_in_2012_jobs_that_all_exit_0_and_store_no_reco_are_caught(new_reco_b
     assert "0 proven" not in box.mover("reco", "status").stdout
 
 
+KILLED, TIMED_OUT, GOOD, DAMAGED, VANISHED = 5001, 5002, 5003, 5004, 5020
 #: What goes wrong → what is said of it. The experiment's command is told so by the run's number.
 QUARANTINED = {
-    5002: ("exit-1", r"could not be done now \(exit code 1\).*so ended 2 attempts in a row"),
-    5003: ("exit-2", r"failed \(exit code 2\)"),
-    5004: ("exit-3", r"script .* failed \(exit code 3\)"),
-    5005: ("signal", r"script .* failed \(exit code 3\).*killed by signal 9"),
-    5006: ("no-output", r"script .* failed \(exit code 3\).*there is no 05006_offline.tar"),
-    5007: ("no-recon", r"has no 05007_recon.root"),
-    5008: ("empty-tree", r"0 entries"),
-    5009: ("truncated-root", r"05009_recon.root"),
+    5005: ("exit-1", r"could not be done now \(exit code 1\).*so ended 2 attempts in a row"),
+    5006: ("exit-2", r"failed \(exit code 2\)"),
+    5007: ("exit-3", r"script .* failed \(exit code 3\)"),
+    5008: ("signal", r"script .* failed \(exit code 3\).*killed by signal 9"),
+    5009: ("no-output", r"script .* failed \(exit code 3\).*there is no 05009_offline.tar"),
+    5010: ("no-recon", r"has no 05010_recon.root"),
+    5011: ("empty-tree", r"0 entries"),
+    5012: ("truncated-root", r"05012_recon.root"),
 }
-GOOD, KILLED, TIMED_OUT, VANISHED, DAMAGED = 5001, 5010, 5011, 5012, 5013
+_BATCHES = {"local": local_batch, "slurm": slurm_batch, "arc": arc_batch}
 
 
-@dataclass(frozen=True, slots=True)
-class Batch:
-    """A batch system with five slots: what `[reco.batch]` says of it, and how a running job of a run vanishes there."""
-
-    settings: str
-    vanish: Callable[[RecoBox, int], None]
-
-
-def _local(_: Path) -> Iterator[Batch]:
-    yield Batch('kind = "local"\nslots = 5', lambda box, run: box.kill(run, "supervisor"))
-
-
-def _slurm(directory: Path) -> Iterator[Batch]:
-    need_slurm()
-    cluster = SlurmCluster(directory / "cluster", cpus=5)
-
-    def vanish(_box: RecoBox, _run: int) -> None:
-        cluster.lose_node()
-        cluster.start_node()
-
-    try:
-        cluster.start()
-        yield Batch(f'kind = "slurm"\npartition = "fast"\nconfig = "{cluster.config}"', vanish)
-    finally:
-        cluster.close()
-
-
-@pytest.fixture(params=[_local, pytest.param(_slurm, marks=pytest.mark.long)], ids=["local", "slurm"])
-def batch(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Batch]:
+@pytest.fixture(params=["local", *(pytest.param(kind, marks=pytest.mark.long) for kind in ("slurm", "arc"))])
+def batch(request: pytest.FixtureRequest, site: Site, tmp_path: Path) -> Iterator[Batch]:
     """A real batch system."""
-    yield from request.param(tmp_path)
+    with _BATCHES[request.param](site, tmp_path) as made:
+        yield made
 
 
 def test_each_fault_of_a_job_ends_in_its_state_with_its_words(new_reco_box: RecoBoxMaker, batch: Batch) -> None:
     box = new_reco_box(
         kinds=("reco",),
         batch=batch.settings,
-        wall_seconds=20,
+        public=batch.public,
+        sessions=batch.sessions,
+        wall_seconds=30,
         settings="failures_before_quarantine = 2\nmost_jobs = 20",
     )
-    hanging = (KILLED, VANISHED, TIMED_OUT)
+    box.have_disk_filled_from_here()
+    hanging = (KILLED, TIMED_OUT, VANISHED)
     faults = {str(run): fault for run, (fault, _) in QUARANTINED.items()}
-    box.software.set_faults("reference-1.0", faults | dict.fromkeys(map(str, hanging), "hang"))
+    box.software.set_faults(RELEASE, faults | dict.fromkeys(map(str, hanging), "hang"))
+    _have_the_proof_wait(box, DAMAGED)
     with box.engine(), box.reco_agent():
-        box.take(KILLED, VANISHED)
-        for run in (KILLED, VANISHED):
+        box.take(KILLED, TIMED_OUT, GOOD, DAMAGED, *QUARANTINED)
+        for run in (KILLED, TIMED_OUT):
             box.wait_until_told(run, "hang")
         # They will do better the next time.
-        box.software.set_faults("reference-1.0", faults | {str(TIMED_OUT): "hang"})
+        box.software.set_faults(RELEASE, faults | {str(VANISHED): "hang"})
         box.kill(KILLED, "job.py job.json")
-        box.wait_until(KILLED, JobState.PROVEN)
-        batch.vanish(box, VANISHED)
-        box.take(TIMED_OUT)
-        box.wait_until_told(TIMED_OUT, "hang")
-        box.software.set_faults("reference-1.0", faults | {str(DAMAGED): "slow:8"})
-        box.take(GOOD, *QUARANTINED)
-        for run in (GOOD, VANISHED):
-            box.wait_until(run, JobState.PROVEN)
-        for run in QUARANTINED:
-            box.wait_until(run, JobState.QUARANTINED)
         _damage_before_the_proof(box, DAMAGED)
-        box.wait_until(DAMAGED, JobState.QUARANTINED)
-        box.wait_until(TIMED_OUT, JobState.PROVEN)
+        for run in (GOOD, KILLED, TIMED_OUT):
+            box.wait_until(run, JobState.PROVEN)
+        for run in (*QUARANTINED, DAMAGED):
+            box.wait_until(run, JobState.QUARANTINED)
+        # Last, since a node takes all of its jobs along.
+        box.take(VANISHED)
+        box.wait_until_told(VANISHED, "hang")
+        box.software.set_faults(RELEASE, {})
+        batch.lose_worker(box, VANISHED)
+        box.wait_until(VANISHED, JobState.PROVEN)
     found = {run: box.jobs(run)[0] for run in (GOOD, *QUARANTINED, *hanging, DAMAGED)}
     for run, (_, words) in QUARANTINED.items():
         assert re.search(words, found[run].problem or "", re.DOTALL), found[run].problem
     assert re.search("adler32|damaged|differ", found[DAMAGED].problem or ""), found[DAMAGED].problem
     assert {run: found[run].attempts for run in (GOOD, *hanging)} == {GOOD: 1, **dict.fromkeys(hanging, 2)}
     story = {run: box.mover("custody", "show", str(run)).stdout for run in hanging}
-    assert "killed by SIGKILL" in story[KILLED]
-    assert re.search("took longer|more than 20 s", story[TIMED_OUT])
-    assert re.search("vanished|NODE_FAIL", story[VANISHED])
+    assert re.search(batch.killed_words, story[KILLED])
+    assert re.search("took longer|more than 30 s", story[TIMED_OUT])
+    assert re.search(batch.lost_words, story[VANISHED])
     good = {output_of(run) for run in (GOOD, *hanging)}
     assert {path for path in box.stored()["ral-tape"] if "RECO" in path} <= good
     shown = box.mover("reco", "status", *map(str, found)).stdout
@@ -195,17 +169,21 @@ def test_each_fault_of_a_job_ends_in_its_state_with_its_words(new_reco_box: Reco
     assert f"{len(QUARANTINED) + 1} quarantined" in shown
 
 
+#: Once an output is taken, the proof of it is due at the end of time.
+_PUT_OFF = """\
+CREATE TRIGGER put_off AFTER UPDATE OF next_attempt_at ON job WHEN NEW.run = {run} AND NEW.state = 'collected'
+BEGIN UPDATE job SET next_attempt_at = '9999-12-31T00:00:00+00:00' WHERE id = NEW.id; END
+"""
+
+
+def _have_the_proof_wait(box: RecoBox, run: int) -> None:
+    with box.catalogue() as database, database.transaction() as connection:
+        connection.execute(_PUT_OFF.format(run=run))
+
+
 def _damage_before_the_proof(box: RecoBox, run: int) -> None:
     """Flip a byte of the output once the storage has proven its checksum, and before it is read back."""
-    disk = box.site.disk_brunel
-    box.take(run)
-    box.wait_until_told(run, "slow")
-    disk.set_disk_full(full=True)
-    try:
-        (job,) = box.wait_until(run, JobState.COLLECTED)
-        _claim(box, run, this_process())
-    finally:
-        disk.set_disk_full(full=False)
+    (job,) = box.wait_until(run, JobState.COLLECTED)
     wait_for(lambda: _states(box, job) == {ReplicaState.VERIFIED}, lambda: f"{_states(box, job)} {box.reco_log}")
     (job,) = box.jobs(run)
     assert job.state is JobState.COLLECTED
@@ -213,17 +191,12 @@ def _damage_before_the_proof(box: RecoBox, run: int) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
     path.write_bytes(content)
-    _claim(box, run, None)
+    with box.catalogue() as database, database.transaction() as connection:
+        connection.execute("DROP TRIGGER put_off")
+        connection.execute("UPDATE job SET next_attempt_at = since WHERE run = ?", (run,))
 
 
 def _states(box: RecoBox, job: JobRecord) -> set[ReplicaState]:
     with box.catalogue() as database:
         (row,) = database.query("SELECT bundle_id FROM job WHERE id = ?", job.id)
         return {one.state for one in replicas_of_bundle(database, row["bundle_id"])}
-
-
-def _claim(box: RecoBox, run: int, owner: str | None) -> None:
-    """Take the job as a second agent would that is slow, or let go of it."""
-    until = (datetime.now(UTC) + timedelta(hours=1)).isoformat()
-    with box.catalogue() as database, database.transaction() as connection:
-        connection.execute("UPDATE job SET owner = ?, lease_until = ? WHERE run = ?", (owner, until, run))
