@@ -141,6 +141,7 @@ def test_config_check_says_what_is_missing_on_this_machine_and_is_content_when_i
     _assert_refused(refused, 3, f"{config} is well-formed, but on this machine")
     for key in ("runs.directory: ", "credential.ca_directory: ", "credential.agent: "):
         assert f"\n  {key}" in refused.stderr
+    assert mover("config", "check", "--only-file").exit_code == 0
     (tmp_path / "daq").mkdir()
     (tmp_path / "ca").mkdir()
     (tmp_path / "ca" / "01234567.0").touch()
