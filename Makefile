@@ -2,10 +2,12 @@
 VENV    := .venv
 PYTHON  := $(VENV)/bin/python
 STAMP   := $(VENV)/.installed
+ANSIBLE := $(VENV)/.ansible-installed
+WHEELS  := dist/wheelhouse
 LISTS   := packages/debian.txt packages/debian-sandbox.txt
 SUDO    := $(shell [ "$$(id -u)" = 0 ] || echo sudo)
 
-.PHONY: demo test test-all lint format docs setup clean
+.PHONY: demo test test-all lint lint-ansible format docs setup appliance wheelhouse clean
 
 demo: $(STAMP)
 	$(PYTHON) -m mover demo
@@ -21,6 +23,13 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 	$(PYTHON) -m mypy
+	$(MAKE) --no-print-directory lint-ansible
+
+# It calls other programs of Ansible by name.
+lint-ansible: export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+lint-ansible: $(ANSIBLE)
+	$(VENV)/bin/yamllint --strict .yamllint.yml ansible
+	$(VENV)/bin/ansible-lint --offline --profile production -q ansible
 
 format: $(STAMP)
 	$(VENV)/bin/ruff check --fix .
@@ -43,6 +52,20 @@ $(STAMP): pyproject.toml packages/constraints.txt $(LISTS)
 	# In the environment, so that what packages are built with is pinned too.
 	PIP_CONSTRAINT=$(CURDIR)/packages/constraints.txt $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[test]'
 	touch $@
+
+# What installs a control-room box from here: Ansible, and all wheels.
+appliance: $(ANSIBLE) wheelhouse
+
+$(ANSIBLE): $(STAMP)
+	PIP_CONSTRAINT=$(CURDIR)/packages/constraints.txt $(PYTHON) -m pip install -q --disable-pip-version-check -e '.[appliance]'
+	touch $@
+
+# The mover and all that it needs of PyPI, for machines like this one; the list comes last, and stands for all of it.
+wheelhouse: $(STAMP)
+	rm -rf $(WHEELS)
+	PIP_CONSTRAINT=$(CURDIR)/packages/constraints.txt $(PYTHON) -m pip wheel -q --disable-pip-version-check -w $(WHEELS) .
+	cp packages/constraints.txt $(WHEELS)/
+	cd $(WHEELS) && sha256sum constraints.txt *.whl > .sums && mv .sums SHA256SUMS
 
 clean:
 	rm -rf $(VENV)
