@@ -1,11 +1,12 @@
-"""The CredentialSource backed by proxyagent: client proxies in memory, renewed ahead of their end."""
+"""The CredentialSource backed by proxyagent: client proxies in memory, renewed ahead of their end; and its state."""
 
 import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+from mover.agentstate import AgentState, IdentityState, Urgency
 from mover.errors import CredentialError
-from proxyagent.client import ClientProxy, ProxyAgentError, harden_process, obtain_proxy
+from proxyagent.client import ClientProxy, ProxyAgentError, agent_status, harden_process, obtain_proxy
 
 _ANSWER_SECONDS = 60.0
 
@@ -20,6 +21,19 @@ def protect_memory() -> None:
         harden_process(no_new_privileges=False)
     except ProxyAgentError as error:
         raise CredentialError(error.message, hint=error.hint) from error
+
+
+def agent_state(socket: Path, *, timeout_seconds: float) -> AgentState:
+    """What the agent behind `socket` says of its identities; that it does not answer is an answer too."""
+    try:
+        found = agent_status(socket, timeout_seconds=timeout_seconds)
+    except ProxyAgentError as error:
+        return AgentState(socket, problem=error.message, hint=error.hint)
+    identities = tuple(
+        IdentityState(one.name, Urgency(one.level), one.not_after, one.plug_before, one.advice)
+        for one in found.identities
+    )
+    return AgentState(socket, identities)
 
 
 class AgentCredentials:

@@ -20,6 +20,7 @@ class RunState(StrEnum):
     PLANNED = "planned"
     SAFE = "safe"
     RELEASED = "released"
+    DISMISSED = "dismissed"
 
 
 class RunEvent(StrEnum):
@@ -34,6 +35,9 @@ class RunEvent(StrEnum):
     FOUND_STORED = "found on the storage only"
     FOUND_BOTH = "found on the storage and here"
     POLICY_CHANGED = "the policy asks for more"
+    HELD = "quarantined by a person"
+    LET_GO = "let go on by a person"
+    DISMISSED = "dismissed by a person"
 
 
 class ReplicaState(StrEnum):
@@ -138,10 +142,18 @@ RUN_TABLE: tuple[Row[RunState, RunEvent], ...] = (
     Row(RunState.SAFE, RunEvent.POLICY_CHANGED, RunState.PLANNED, "until the new policy holds"),
     Row(RunState.UNKNOWN, RunEvent.FOUND_STORED, RunState.RELEASED, "adopted or rebuilt: its files are not here"),
     Row(RunState.UNKNOWN, RunEvent.FOUND_BOTH, RunState.PLANNED, "rebuilt: its files are still here"),
+    Row(RunState.PLANNED, RunEvent.HELD, RunState.QUARANTINED, "nothing more of it is moved, submitted or released"),
+    Row(RunState.SAFE, RunEvent.HELD, RunState.QUARANTINED, "nothing more of it is moved, submitted or released"),
+    Row(RunState.QUARANTINED, RunEvent.LET_GO, RunState.PLANNED, "if it was planned before"),
+    Row(RunState.QUARANTINED, RunEvent.DISMISSED, RunState.DISMISSED, "it is no run: no file, and never planned"),
+    Row(RunState.DISMISSED, RunEvent.COMPLETE, RunState.PLANNED, "there is a run of that number after all"),
+    Row(RunState.DISMISSED, RunEvent.FORCED, RunState.PLANNED, "the findings go into the manifest"),
+    Row(RunState.DISMISSED, RunEvent.INCOMPLETE, RunState.QUARANTINED, "the reason is recorded; nothing is moved"),
     Row(RunState.PLANNED, RunEvent.COMPLETE, None, "a run is planned once; other files need a person"),
     Row(RunState.PLANNED, RunEvent.FILES_REMOVED, None, "the local files are the only sure copy"),
-    Row(RunState.QUARANTINED, RunEvent.POLICY_HOLDS, None, "a quarantined run has no replicas"),
-    Row(RunState.QUARANTINED, RunEvent.FILES_REMOVED, None, "the local files are the only copy"),
+    Row(RunState.RELEASED, RunEvent.HELD, None, "its files are gone: there is nothing to hold"),
+    Row(RunState.QUARANTINED, RunEvent.POLICY_HOLDS, None, "a person is to look at it first"),
+    Row(RunState.QUARANTINED, RunEvent.FILES_REMOVED, None, "a person is to look at it first"),
 )
 
 REPLICA_TABLE: tuple[Row[ReplicaState, ReplicaEvent], ...] = (

@@ -4,11 +4,12 @@ import os
 from collections.abc import Callable
 from datetime import UTC, datetime
 
+from mover.agentstate import AgentState
 from mover.batch.arc import ArcBatch
 from mover.batch.local import LocalBatch
 from mover.batch.slurm import SlurmBatch
 from mover.config import Config, EndpointConfig
-from mover.credential import AgentCredentials, protect_memory
+from mover.credential import AgentCredentials, agent_state, protect_memory
 from mover.errors import ConfigError
 from mover.model import ChecksumKind, EndpointKind
 from mover.ports import BatchSystem, CredentialSource, DelegatingSource, StorageEndpoint
@@ -68,6 +69,13 @@ def reco_credential(config: Config) -> AgentCredentials:
     """
     own = config.reco.credential if config.reco else None
     return _credentials(own or config.credential)
+
+
+def ask_agents(config: Config, *, timeout_seconds: float = 10.0) -> tuple[AgentState, ...]:
+    """The state of every agent that the configuration names: the mover's, and the reco agent's if it is another."""
+    own = config.reco.credential if config.reco else None
+    sockets = dict.fromkeys(one.agent for one in (config.credential, own) if one)
+    return tuple(agent_state(socket, timeout_seconds=timeout_seconds) for socket in sockets)
 
 
 def build_batch(config: Config, credentials: DelegatingSource) -> BatchSystem:

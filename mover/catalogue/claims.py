@@ -1,5 +1,7 @@
 """The claims on replicas that are held now, for people to look at."""
 
+import sqlite3
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -25,13 +27,25 @@ class HeldClaim:
         return host_of(self.owner)
 
 
+_HELD = (
+    "SELECT claim.*, replica.endpoint, bundle.run, bundle.size_bytes FROM claim "
+    "JOIN replica ON replica.id = claim.replica_id JOIN bundle ON bundle.id = replica.bundle_id "
+    "WHERE claim.owner NOTNULL "
+)
+
+
 def held_claims(database: Database) -> list[HeldClaim]:
     """The claims of engines on other machines: whether those still run cannot be known here."""
-    rows = database.query(
-        "SELECT claim.*, replica.endpoint, bundle.run, bundle.size_bytes FROM claim "
-        "JOIN replica ON replica.id = claim.replica_id JOIN bundle ON bundle.id = replica.bundle_id "
-        "WHERE claim.owner NOTNULL ORDER BY bundle.run, replica.id"
-    )
+    found = _held(database.query(_HELD + "ORDER BY bundle.run, replica.id"))
+    return [one for one in found if not is_of_this_machine(one.owner) or is_dead(one.owner)]
+
+
+def claims_of(database: Database, run: int) -> list[HeldClaim]:
+    """All claims on replicas of the run, whoever holds them."""
+    return _held(database.query(_HELD + "AND bundle.run = ? ORDER BY replica.id", run))
+
+
+def _held(rows: Iterable[sqlite3.Row]) -> list[HeldClaim]:
     return [
         HeldClaim(
             row["replica_id"],
@@ -43,7 +57,6 @@ def held_claims(database: Database) -> list[HeldClaim]:
             datetime.fromisoformat(row["lease_until"]),
         )
         for row in rows
-        if not is_of_this_machine(row["owner"]) or is_dead(row["owner"])
     ]
 
 

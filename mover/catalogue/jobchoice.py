@@ -9,6 +9,9 @@ from mover.states import CampaignState
 # An attempt that was cancelled is to be gone before the next one begins.
 _GONE = "(name IS NULL OR ended = 1)"
 
+# A person is to look at the run first; what was submitted before goes on to its proof.
+_NOT_HELD = "NOT EXISTS (SELECT 1 FROM run WHERE run.number = job.run AND run.state = 'quarantined')"
+
 _FREE = "next_attempt_at <= ?1 AND (owner IS NULL OR lease_until < ?1)"
 
 _ENDED = (
@@ -26,12 +29,12 @@ _COLLECTED = (
 
 _LIVE = (
     f"SELECT * FROM job INDEXED BY job_turn WHERE state = 'wanted' AND campaign_id IS NULL AND {_GONE} AND {_FREE} "  # noqa: S608 - as above
-    "ORDER BY failures, run, kind DESC LIMIT 1"
+    f"AND {_NOT_HELD} ORDER BY failures, run, kind DESC LIMIT 1"
 )
 
 #: A campaign's jobs in their turn; what failed comes last, so that it blocks nothing.
 _TURN = (
-    "SELECT * FROM job INDEXED BY job_turn WHERE state = 'wanted' AND campaign_id = ?3 "
+    f"SELECT * FROM job INDEXED BY job_turn WHERE state = 'wanted' AND campaign_id = ?3 AND {_NOT_HELD} "  # noqa: S608 - as above
     "ORDER BY failures, run, kind DESC LIMIT ?2"
 )
 

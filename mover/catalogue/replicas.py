@@ -75,7 +75,9 @@ _CLAIM = (
     "WHERE replica.endpoint = ? AND replica.state IN (SELECT value FROM json_each(?)) "
     "AND bundle.kind IN (SELECT value FROM json_each(?)) "
     "AND (replica.next_attempt_at <= ? OR replica.next_attempt_at > ?) "
-    "AND (claim.owner IS NULL OR claim.lease_until < ?) ORDER BY "
+    "AND (claim.owner IS NULL OR claim.lease_until < ?) "
+    # A person is to look at the run first.
+    "AND NOT EXISTS (SELECT 1 FROM run WHERE run.number = bundle.run AND run.state = 'quarantined') ORDER BY "
 )
 _CLAIMS = {
     ClaimOrder.OLDEST_RUN: _CLAIM + "replica.backlog, replica.state = 'verified', bundle.run LIMIT 1",

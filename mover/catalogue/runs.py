@@ -161,6 +161,31 @@ def record_problem(
         custody.append(connection, now, number, "problem found", problem=error.message)
 
 
+def record_held(database: Database, number: int, problem: MoverError, *, reason: str, now: datetime) -> None:
+    """Quarantine a run because a person says so; `problem` is what is shown of it until it is let go on.
+
+    Raises:
+        StateError: the state table forbids it.
+    """
+    with database.transaction() as connection:
+        move_run(connection, number, RunEvent.HELD, now, reason=reason)
+        _set_problem(connection, number, problem)
+
+
+def record_let_go(database: Database, number: int, event: RunEvent, *, reason: str, now: datetime) -> None:
+    """Let a run out of quarantine by a person's `event`: what it was quarantined for is settled.
+
+    Raises:
+        StateError: the state table forbids it, or it was planned meanwhile.
+    """
+    with database.transaction() as connection:
+        was_planned = connection.execute("SELECT 1 FROM bundle WHERE run = ? AND kind = 'raw'", (number,)).fetchone()
+        if (was_planned is None) != (event is RunEvent.DISMISSED):
+            raise StateError(f"run {number} was changed by somebody else just now", hint="look at it, and try again")
+        move_run(connection, number, event, now, reason=reason)
+        connection.execute("UPDATE run SET problem = NULL, hint = NULL WHERE number = ?", (number,))
+
+
 def record_same_again(database: Database, number: int, *, marker_ns: int | None, now: datetime) -> None:
     """Note that a closed run was closed again with the same files: what a person had to look at is mended."""
     with database.transaction() as connection:

@@ -32,8 +32,16 @@ def record_service(database: Database, name: str, config: str, *, now: datetime)
 
 def services_here(database: Database) -> list[ServiceRecord]:
     """The daemons of this machine that run: of others it is not known whether they do."""
-    found = [
+    return [one for one in _services(database) if is_of_this_machine(one.owner) and not is_dead(one.owner)]
+
+
+def services_elsewhere(database: Database) -> list[ServiceRecord]:
+    """The daemons that were started on other machines; whether they still run cannot be known here."""
+    return [one for one in _services(database) if not is_of_this_machine(one.owner)]
+
+
+def _services(database: Database) -> list[ServiceRecord]:
+    return [
         ServiceRecord(row["owner"], row["name"], datetime.fromisoformat(row["started_at"]), row["config"])
         for row in database.query("SELECT * FROM service ORDER BY started_at, owner, name")
     ]
-    return [one for one in found if is_of_this_machine(one.owner) and not is_dead(one.owner)]

@@ -28,6 +28,7 @@ from mover.cli.run import run
 from mover.cli.status import status
 from mover.cli.streams import forget_output, open_standard_streams, output_error
 from mover.cli.tables import printable
+from mover.cli.why import why
 from mover.errors import MoverError, UnexpectedError
 
 #: How Ctrl-C ends it, as shells report SIGINT.
@@ -139,6 +140,7 @@ _COMMANDS = (
     release,
     run,
     status,
+    why,
 )
 for command in _COMMANDS:
     cli.add_command(command)

@@ -21,7 +21,8 @@ from mover.errors import MoverError, NoSourceError, RunError
 from mover.naming import LARGEST_RUN
 from mover.ports import StorageEndpoint
 from mover.states import ReplicaState, RunState
-from mover.steps.close import close_run
+from mover.steps.close import close_run, is_held
+from mover.steps.hold import check_reason, hold_run, let_go_run
 from mover.steps.lease import free_overlong_claims, overlong_claims
 from mover.steps.look import look_again
 from mover.steps.route import Wait, Wanted, choose_route
@@ -127,9 +128,10 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
         # All of them first, so that nothing is half done.
         for record in [get_run(database, number) for number in numbers]:
             if record.state is RunState.QUARANTINED:
+                mend = f"mend it and `mover run close {record.number}`, or take it as it is with --force"
                 raise RunError(
                     record.problem or f"run {record.number} is quarantined",
-                    hint=f"mend it and `mover run close {record.number}`, or take it as it is with --force",
+                    hint=record.hint or mend if is_held(database, record) else mend,
                 )
         unasked: list[MoverError] = []
         for number in numbers:
@@ -142,6 +144,57 @@ def retry(context: Context, numbers: tuple[int, ...], look: bool) -> None:
                 unasked += _look(database, context.config, number, endpoints)
         if unasked:
             raise unasked[0]
+
+
+def _parse_reason(context: click.Context, parameter: click.Parameter, value: str) -> str:
+    try:
+        return check_reason(value)
+    except ValueError as error:
+        raise click.BadParameter(str(error), context, parameter) from error
+
+
+_REASON = click.option(
+    "--reason", required=True, metavar="TEXT", callback=_parse_reason, help="Why; it goes into the custody story."
+)
+
+
+@run.command()
+@click.argument("numbers", type=_NUMBER, metavar="RUN…", nargs=-1, required=True)
+@_REASON
+@pass_context
+def quarantine(context: Context, numbers: tuple[int, ...], reason: str) -> None:
+    """Hold runs back: nothing more of them is moved, submitted or released until somebody lets them go on.
+
+    What an engine is at goes on to the end of its step.
+
+    \b
+    Example:
+      mover run quarantine 4742 --reason 'the DAQ wrote to the wrong run'
+    """
+    with context.catalogue() as database:
+        for record in [get_run(database, number) for number in numbers]:
+            hold_run(database, record.number, reason=reason, now=datetime.now(UTC))
+            click.echo(f"run {record.number}: quarantined; `mover run unquarantine {record.number}` lets it go on")
+
+
+@run.command()
+@click.argument("numbers", type=_NUMBER, metavar="RUN…", nargs=-1, required=True)
+@_REASON
+@pass_context
+def unquarantine(context: Context, numbers: tuple[int, ...], reason: str) -> None:
+    """Let quarantined runs go on where they were; one that has no file and was never planned is dismissed as none.
+
+    It retries nothing: `mover run retry` is for replicas, `mover run close` for runs whose files were mended.
+
+    \b
+    Examples:
+      mover run unquarantine 4742 --reason 'the expert says that it is right'
+      mover run unquarantine 47421 --reason 'a slip: there is no such run'
+    """
+    with context.catalogue() as database:
+        for record in [get_run(database, number) for number in numbers]:
+            outcome = let_go_run(database, context.config, record.number, reason=reason, now=datetime.now(UTC))
+            click.echo(f"run {record.number}: {outcome}")
 
 
 def _look(

@@ -15,7 +15,7 @@ def wait_until_safe(database: Database, run: int, *, deadline_seconds: float) ->
     """Return when the catalogue says that the run is safe (or released).
 
     Raises:
-        RunError: it is quarantined.
+        RunError: it is quarantined, or was dismissed.
         NotSafeError: a replica needs a person, or is not safe when the deadline has passed; the message says why.
     """
     deadline = time.monotonic() + deadline_seconds
@@ -34,6 +34,8 @@ def _is_safe(database: Database, run: int) -> bool:
         return False
     if record.state is RunState.QUARANTINED:
         raise RunError(record.problem or f"run {run} is quarantined", hint=record.hint or "look at the run's files")
+    if record.state is RunState.DISMISSED:
+        raise RunError(f"run {run} was dismissed: it is no run", hint=f"`mover run show {run}` says why, and by whom")
     if record.state in {RunState.SAFE, RunState.RELEASED}:
         return True
     for replica in replicas_of(database, run):

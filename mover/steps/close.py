@@ -7,6 +7,7 @@ from mover.bundle.plan import plan_bundle
 from mover.bundle.scan import ScannedRun, list_run, open_directory, scan
 from mover.catalogue.database import Database
 from mover.catalogue.runs import (
+    RunRecord,
     bundle_of,
     find_run,
     record_incomplete,
@@ -29,6 +30,7 @@ class Closed(StrEnum):
     PLANNED = "planned"
     ALREADY = "already closed with the same files"
     RELEASED = "already released, and no file of it is here"
+    HELD = "already closed with the same files, and quarantined by a person"
 
 
 def close_run(
@@ -55,12 +57,15 @@ def close_run(
         CatalogueError: `force` is to plan a closed run anew, but something of it is stored.
     """
     known = find_run(database, run)
-    closed = known is not None and known.state is not RunState.QUARANTINED
+    held = is_held(database, known)
+    closed = held or (known is not None and known.state not in {RunState.QUARANTINED, RunState.DISMISSED})
     change = _change(database, config, run) if closed else None
+    if held and change is None:
+        return Closed.HELD
     if closed and change is None:
         record_same_again(database, run, marker_ns=marker_ns, now=now)
         return Closed.ALREADY
-    if known is not None and known.state is RunState.RELEASED and _has_no_part(config, run):
+    if known is not None and known.state is RunState.RELEASED and has_no_part(config, run):
         record_same_again(database, run, marker_ns=marker_ns, now=now)
         return Closed.RELEASED
     replan = force and known is not None and known.state is RunState.PLANNED
@@ -86,8 +91,9 @@ def close_run(
             record_planned(database, plan, marker_ns=marker_ns, endpoints=config.raw_policy().endpoints, now=now)
     except RunError as error:
         # A number that a person mistyped is no run, and nothing would ever come of it.
-        mistyped = known is None and marker_ns is None and isinstance(error, RunIncompleteError)
-        if not closed and not (mistyped and _has_no_part(config, run)):
+        unknown = known is None or known.state is RunState.DISMISSED
+        mistyped = unknown and marker_ns is None and isinstance(error, RunIncompleteError)
+        if not closed and not (mistyped and has_no_part(config, run)):
             record_incomplete(database, run, error, marker_ns=marker_ns, now=now)
         raise
     return Closed.PLANNED
@@ -98,7 +104,19 @@ def _scan(config: Config, run: int) -> ScannedRun:
     return scan(runs.directory, runs.naming(), run, date_format=runs.format == "date", first_part=runs.first_part)
 
 
-def _has_no_part(config: Config, run: int) -> bool:
+def is_held(database: Database, record: RunRecord | None) -> bool:
+    """Whether a person has quarantined a run that was closed well: one that closing quarantines is not planned."""
+    return (
+        record is not None and record.state is RunState.QUARANTINED and bundle_of(database, record.number) is not None
+    )
+
+
+def has_no_part(config: Config, run: int) -> bool:
+    """Whether the run directory has nothing under the names of the run's parts.
+
+    Raises:
+        RunDirectoryError: it cannot be read.
+    """
     with open_directory(config.runs.directory) as directory:
         parts, others = list_run(directory, config.runs.naming(), run)
     return not parts and not others

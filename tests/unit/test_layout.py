@@ -29,10 +29,13 @@ ALLOWED: dict[str, set[str]] = {
     "mover.gridtls": set(),
     "mover.catalogue": PURE | {"mover.bundle", "mover.durable"},
     "mover.certificate": PURE | {"mover.catalogue", "proxyagent.client"},
-    "mover.credential": PURE | {"proxyagent.client"},
+    "mover.agentstate": set(),
+    "mover.credential": PURE | {"mover.agentstate", "proxyagent.client"},
     "mover.storage": PURE | {"mover.ports", "mover.durable", "mover.gridtls"},
     "mover.storage.gfalcopy_process": {"proxyagent.client"},
     "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
+    "mover.why": PURE
+    | {"mover.agentstate", "mover.ports", "mover.config", "mover.recoconfig", "mover.catalogue", "mover.steps"},
     "mover.configwatch": PURE | {"mover.config"},
     "mover.releaser": PURE
     | {"mover.ports", "mover.config", "mover.configwatch", "mover.catalogue", "mover.steps", "mover.lane"},
@@ -83,6 +86,7 @@ ALLOWED: dict[str, set[str]] = {
     "mover.reco.releases_process": set(),
     "mover.wiring": PURE
     | {
+        "mover.agentstate",
         "mover.ports",
         "mover.config",
         "mover.tables",
