@@ -5,6 +5,8 @@ import signal
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Protocol
 
+from proxyagent.client import Notifier
+
 _STOPPING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _LOOK_SECONDS = 0.5
 
@@ -26,7 +28,9 @@ def log_to_stderr() -> None:
 
 
 def run_until_signalled(daemon: Daemon, name: str) -> None:
-    """Run it to its end, which SIGTERM, SIGINT and SIGHUP ask for.
+    """Run it to its end, which SIGTERM, SIGINT and SIGHUP ask for. systemd hears that it runs, lives, and stops.
+
+    The main thread does nothing else, so what its watchdog notices is a library that never lets another thread run.
 
     Raises:
         MoverError: what it ended with.
@@ -37,10 +41,17 @@ def run_until_signalled(daemon: Daemon, name: str) -> None:
         signal.signal(number, lambda number, _frame: received.append(number))
     # Whoever started us may have had them blocked.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _STOPPING)
+    notifier, told = Notifier(), ""
     with ThreadPoolExecutor(1, name.partition(" ")[0]) as pool:
         running = pool.submit(daemon.run)
         while not wait([running], timeout=_LOOK_SECONDS).done:
+            notifier.feed()
             if received:
                 daemon.stop()
+            # One that cannot even begin ends before this.
+            state = "stopping" if received else "ready"
+            if state != told:
+                told = state
+                (notifier.stopping if received else notifier.ready)()
     running.result()
     logging.getLogger("mover").info("%s stopped", name)

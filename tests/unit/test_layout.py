@@ -97,6 +97,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "mover.sandbox": PURE | {"mover.bundle.date"},
     "mover.cli": {"mover"},
+    "mover.cli.daemon": {"proxyagent.client"},
     "mover.__main__": {"mover.cli.main"},
     "proxyagent": set(),
 }

@@ -36,11 +36,13 @@ from proxyagent.messages import (
 from proxyagent.pin import Secret
 from proxyagent.request import make_request, new_key
 from proxyagent.statement import VerifiedChain, check_signature, sign_statement
+from proxyagent.systemd import Notifier
 
 __all__ = [
     "AgentStatus",
     "ClientProxy",
     "Jws",
+    "Notifier",
     "ProxyAgentError",
     "VerifiedChain",
     "agent_status",
