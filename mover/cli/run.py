@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from pathlib import Path
 
 import click
 from rich.console import Console
@@ -26,6 +27,7 @@ from mover.steps.hold import check_reason, hold_run, let_go_run
 from mover.steps.lease import free_overlong_claims, overlong_claims
 from mover.steps.look import look_again
 from mover.steps.route import Wait, Wanted, choose_route
+from mover.steps.told import ToldRuns
 from mover.wiring import SystemClock
 
 _NUMBER = click.IntRange(min=0, max=LARGEST_RUN)
@@ -52,6 +54,30 @@ def close(context: Context, number: int, force: bool) -> None:
     with context.catalogue(create=True) as database:
         outcome = close_run(database, context.config, number, now=datetime.now(UTC), force=force)
     click.echo(f"run {number}: {outcome}")
+
+
+@run.command("close-told")
+@click.argument("directory", type=click.Path(path_type=Path), metavar="DIRECTORY")
+@pass_context
+def close_told(context: Context, directory: Path) -> None:
+    """Close the runs after which somebody named files in DIRECTORY, and remove the files.
+
+    For mover-close.service. What cannot be closed now stays there. What is not named after a run is renamed.
+
+    \b
+    Example:
+      touch /var/spool/mover/ended/4742 && mover run close-told /var/spool/mover/ended
+    """
+    told = ToldRuns(directory, context.config.runs.directory)
+    with context.catalogue(create=True) as database:
+        for number, told_ns in told.runs().items():
+            try:
+                outcome: str = close_run(database, context.config, number, now=datetime.now(UTC), marker_ns=told_ns)
+            except RunError as error:
+                # That is recorded; told again, it would be the same.
+                outcome = f"needs a person: {error.message} ({error.hint})"
+            told.forget(number, told_ns)
+            click.echo(printable(f"run {number}: {outcome}"))
 
 
 @run.command()

@@ -353,3 +353,29 @@ def test_an_unexpected_error_shows_where_it_came_from_when_asked() -> None:
     assert (brief.exit_code, "error: unexpected ValueError: odd\nhint: " in brief.stderr) == (1, True)
     assert "Traceback" not in brief.stderr
     assert "in call\n    raise raising\nValueError: odd\n" in _invoked("--verbose", raising=ValueError("odd")).stderr
+
+
+def test_runs_that_are_told_to_have_ended_are_closed_or_recorded_for_a_person(
+    mover: Mover, daq: DaqWriter, tmp_path: Path
+) -> None:
+    daq.write_run(RUN)
+    told = tmp_path / "ended"
+    told.mkdir()
+    for run in (RUN, RUN + 1):
+        (told / str(run)).touch()
+    result = mover("run", "close-told", str(told))
+    assert result.exit_code == 0, result.output
+    assert f"run {RUN}: planned" in result.stdout
+    assert f"run {RUN + 1}: needs a person: " in result.stdout
+    assert list(told.iterdir()) == []
+    # A file was made for it, so it is no slip of the keyboard: it is not forgotten.
+    assert "quarantined" in mover("run", "show", str(RUN + 1)).output
+
+
+def test_a_run_that_cannot_be_closed_now_stays_told(mover: Mover, daq: DaqWriter, tmp_path: Path) -> None:
+    told = tmp_path / "ended"
+    told.mkdir()
+    (told / str(RUN)).touch()
+    daq.directory.rename(tmp_path / "not mounted")
+    _assert_refused(mover("run", "close-told", str(told)), 4, "")
+    assert [path.name for path in told.iterdir()] == [str(RUN)]
