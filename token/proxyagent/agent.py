@@ -11,6 +11,7 @@ from proxyagent.attributes import AttributeStore, Want
 from proxyagent.audit import AuditLog
 from proxyagent.clock import Clock, StepWatch
 from proxyagent.errors import NoSessionError, ProxyAgentError, RequestError, VomsError
+from proxyagent.hsm import OtherDongle
 from proxyagent.identity import Identity
 from proxyagent.policy import Config, Profile
 from proxyagent.proxy import Language, ProxyInfo
@@ -34,6 +35,8 @@ class Agent:
         self._audit = audit
         self._steps = StepWatch(clock)
         self._stopped = threading.Event()
+        self._alarm_lock = threading.Lock()
+        self._alarmed: frozenset[OtherDongle] = frozenset()
         self.attributes = AttributeStore(_wants(config), clock, self._has_session)
         self.identities = {
             section.name: Identity(section, config, clock, audit, self._watcher(section.name))
@@ -59,6 +62,12 @@ class Agent:
         if name not in self.identities:
             raise RequestError(f"there is no identity {name!r}", hint=f"use one of {names}")
         return self.identities[name]
+
+    def strangers(self) -> tuple[OtherDongle, ...]:
+        """The dongles that are plugged in, as of the last looks, and that no identity means. They are asked nothing."""
+        found = dict.fromkeys(other for identity in self.identities.values() for other in identity.others)
+        uris = [section.uri for section in self._config.identity]
+        return tuple(other for other in found if not any(other.is_meant_by(uri) for uri in uris))
 
     def issue(self, profile: Profile, request_pem: str, lifetime_seconds: int) -> tuple[x509.Certificate, ...]:
         """A client proxy for the key of a certificate request, with its chain down to the end-entity certificate.
@@ -131,6 +140,7 @@ class Agent:
         """What is done for an identity every 15 seconds."""
         self._watch_clock()
         identity.tick()
+        self._watch_strangers()
         self.attributes.look()
 
     def close(self) -> None:
@@ -156,6 +166,14 @@ class Agent:
             _log.error("the clock was set by %+.0f s; what ends when is worked out anew", step.total_seconds())
             self._audit.record("clock-step", seconds=int(step.total_seconds()))
             self.attributes.refetch()
+
+    def _watch_strangers(self) -> None:
+        with self._alarm_lock:
+            found = frozenset(self.strangers())
+            new, self._alarmed = found - self._alarmed, found
+        for each in new:
+            _log.warning("unknown dongle %s (%s) is in: nothing is asked of it", each.label, each.serial)
+            self._audit.record("unknown-dongle", serial=each.serial, label=each.label, model=each.model)
 
     def _has_session(self, name: str) -> bool:
         return self.identities[name].issuer.session is not None

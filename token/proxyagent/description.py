@@ -55,6 +55,25 @@ class DongleState:
 
 
 @dataclass(frozen=True, slots=True)
+class OtherDongle:
+    """A dongle that is plugged in beside the one that is meant, or in its place."""
+
+    serial: str
+    label: str
+    manufacturer: str
+    model: str
+
+    def is_meant_by(self, uri: Uri) -> bool:
+        """Whether `uri` means it."""
+        return uri.matches_token(serial=self.serial, manufacturer=self.manufacturer, model=self.model, label=self.label)
+
+    @classmethod
+    def from_message(cls, message: Mapping[str, Any]) -> Self:
+        """What the helper has made of it, by `dataclasses.asdict`."""
+        return cls(*(str(message[name]) for name in ("serial", "label", "manufacturer", "model")))
+
+
+@dataclass(frozen=True, slots=True)
 class ListedKey:
     """A key on a dongle, as far as is seen without its PIN."""
 

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from pkcs11 import TokenFlag
 
 from proxyagent import cryptoki
-from proxyagent.description import DongleState
+from proxyagent.description import DongleState, OtherDongle
 from proxyagent.errors import (
     NoDongleError,
     NoSessionError,
@@ -34,6 +34,7 @@ _FLAGS = {
 }
 _LONGEST = timedelta(days=7)
 _MAX_CLOCK_DIFFERENCE = timedelta(days=2)
+_MAX_OTHERS = 16
 
 
 class Dongle:
@@ -79,6 +80,15 @@ class Dongle:
             if self._session is None:
                 self._reinitialise()
             return list(self._present())
+
+    def others(self) -> tuple[OtherDongle, ...]:
+        """The tokens behind the module, as of the last `describe`, that the URI does not mean."""
+        with module_errors():
+            return tuple(
+                OtherDongle(serial_of(token), token.label, token.manufacturer_id, token.model)
+                for token in self._present()
+                if TokenFlag.TOKEN_INITIALIZED in token.flags and not self._is_meant(token)
+            )[:_MAX_OTHERS]
 
     def login(self, pin: Secret | None, serial: str) -> None:
         """Log in, with exactly one C_Login; without a PIN, at the reader's pin pad.

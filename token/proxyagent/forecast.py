@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
 
-from proxyagent.errors import ProxyAgentError
+from proxyagent.errors import ProxyAgentError, WrongDongleError
 
 _CERTIFICATE_WARNING = timedelta(days=30)  # a CA may take weeks
 _CRL_WARNING = timedelta(days=1)  # CAs renew them days ahead; fetch-crl runs every six hours
@@ -101,7 +101,11 @@ def _session(facts: Facts, now: datetime, warning: timedelta) -> Iterator[tuple[
         else:
             yield Level.EXPIRED, f"no session{why or '; the agent makes one by itself while the dongle is in'}"
     elif not facts.renews_itself:
-        yield (Level.SOON if end - now <= warning else Level.OK), f"plug the dongle before {moment(end, now)}{why}"
+        alarm = isinstance(problem, WrongDongleError)  # somebody must see to that now, however long the session lasts
+        yield (
+            (Level.SOON if alarm or end - now <= warning else Level.OK),
+            f"plug the dongle before {moment(end, now)}{why}",
+        )
     elif end - now <= warning / 4:
         why = why or "; see the agent's log"
         yield Level.SOON, f"the session ends at {moment(end, now)} and was not renewed{why}"

@@ -22,6 +22,7 @@ from proxyagent.messages import (
     PinRetryAnswer,
     PinRetryRequest,
     StatusRequest,
+    StrangerStatus,
     UnlockAnswer,
     UnlockRequest,
     VomsDeliverAnswer,
@@ -106,6 +107,7 @@ class Handler:
             profiles=tuple(profile.name for profile in profiles),
             memory_locked=self._memory_locked,
             audit_problem=self._audit.problem,
+            strangers=tuple(StrangerStatus(serial=each.serial, label=each.label) for each in self._agent.strangers()),
         )
 
     def _issue(self, request: IssueRequest, peer: Peer, unit: Unit) -> IssueAnswer:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from proxyagent.chain import certificates_from_pem
-from proxyagent.description import DongleState, ListedCertificate, ListedDongle, ListedKey
+from proxyagent.description import DongleState, ListedCertificate, ListedDongle, ListedKey, OtherDongle
 from proxyagent.errors import ModuleCrashedError, ModuleError, ModuleTimeoutError, PinCancelledError
 from proxyagent.helperprocess import HelperProcess
 from proxyagent.modules import DEFAULT_ALLOWED
@@ -18,7 +18,7 @@ from proxyagent.pin import Secret
 from proxyagent.protocol import Message
 from proxyagent.uri import Uri
 
-__all__ = ["DongleState", "Helper", "ListedCertificate", "ListedDongle", "ListedKey"]
+__all__ = ["DongleState", "Helper", "ListedCertificate", "ListedDongle", "ListedKey", "OtherDongle"]
 
 _MAX_DONGLES = 64
 
@@ -71,6 +71,12 @@ class Helper:
         answer = self.call({"verb": "describe"})
         with _readable():
             return DongleState.from_message(answer)
+
+    def others(self) -> tuple[OtherDongle, ...]:
+        """The dongles behind the module, as of the last `describe`, that the URI does not mean."""
+        answer = self.call({"verb": "others"})
+        with _readable():
+            return tuple(OtherDongle.from_message(each) for each in answer["others"])
 
     def list_dongles(self) -> tuple[ListedDongle, ...]:
         """Every dongle behind the module, whatever the URI, and what it shows without a PIN."""

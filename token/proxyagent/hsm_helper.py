@@ -13,6 +13,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from dataclasses import asdict
 from datetime import datetime, timedelta
 
 from cryptography import x509
@@ -133,6 +134,10 @@ def _describe(server: Server, _request: Message, _pin: Secret | None) -> Message
     return server.dongle.describe().to_message()
 
 
+def _others(server: Server, _request: Message, _pin: Secret | None) -> Message:
+    return {"others": [asdict(each) for each in server.dongle.others()]}
+
+
 def _list_dongles(server: Server, request: Message, _pin: Secret | None) -> Message:
     index = int(request["index"])
     if index == 0:
@@ -168,6 +173,7 @@ def _import_certificate(server: Server, request: Message, _pin: Secret | None) -
 
 _VERBS: dict[str, Verb] = {
     "describe": _describe,
+    "others": _others,
     "list-dongles": _list_dongles,
     "login": _login,
     "sign-session": _sign_session,

@@ -20,7 +20,7 @@ from proxyagent.errors import (
     ProxyAgentError,
     WrongDongleError,
 )
-from proxyagent.hsm import DongleState, Helper
+from proxyagent.hsm import DongleState, Helper, OtherDongle
 from proxyagent.issuer import Issuer
 from proxyagent.login import WRONG_DONGLE_HINT, Login
 from proxyagent.messages import NOT_RENEWED
@@ -66,6 +66,8 @@ class Identity:
         self._failures = 0
         self.problem: ProxyAgentError | None = None
         """Why the last try to go on without a person failed."""
+        self.others: tuple[OtherDongle, ...] = ()
+        """What else was plugged in behind the module, as of the last look."""
 
     @property
     def certificate(self) -> x509.Certificate | None:
@@ -191,7 +193,9 @@ class Identity:
             state = self.login.look(self._subject)
         except (NoDongleError, WrongDongleError) as error:
             self._removed(error.kind)
+            self.others = self._helper.others()
             raise
+        self.others = self._helper.others()
         if was_logged_in and not self.logged_in:
             self._removed("login-lost")  # pulled and plugged between two looks, as far as anybody knows
         return state

@@ -161,6 +161,13 @@ class IdentityStatus(_Message):
     """Whether the PKCS#11 module runs behind a system call filter; null if it does not run."""
 
 
+class StrangerStatus(_Message):
+    """A dongle that is plugged in, and that no identity means."""
+
+    serial: str
+    label: str
+
+
 class AgentStatus(_Message):
     """The answer to a StatusRequest."""
 
@@ -171,13 +178,15 @@ class AgentStatus(_Message):
     """Whether the agent's memory is kept out of swap."""
     audit_problem: str | None
     """Why the audit log is not written, if it is not."""
+    strangers: Annotated[tuple[StrangerStatus, ...], Field(strict=False)] = ()
+    """Dongles that are in and nobody's: they are asked for nothing, and somebody should see to them."""
 
     @property
     def level(self) -> Level:
-        """The most urgent level of all identities; an audit log that is not written wants a person soon."""
+        """The most urgent level of all identities; a stranger, or an audit log that is not written, is 'soon'."""
         order = list(Level)
         levels = [each.level for each in self.identities]
-        return max([*levels, Level.SOON if self.audit_problem else Level.OK], key=order.index)
+        return max([*levels, Level.SOON if self.audit_problem or self.strangers else Level.OK], key=order.index)
 
 
 class IssueAnswer(_Message):

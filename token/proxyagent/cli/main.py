@@ -17,7 +17,7 @@ from proxyagent.hardening import harden_process, open_standard_streams
 _DEFAULT_CONFIG = Path("/etc/proxyagent.toml")
 _INTERRUPTED = 130  # as shells report SIGINT
 
-_COMMANDS = ("audit", "config", "dongles", "exec", "init", "pin", "renew", "serve", "status", "voms")
+_COMMANDS = ("audit", "config", "dongles", "exec", "init", "pin", "plugged", "renew", "serve", "status", "voms")
 
 
 class Commands(click.Group):

@@ -46,6 +46,8 @@ def _lines(found: AgentStatus) -> Iterator[str]:
         until = identity.not_after if identity.level is not Level.EXPIRED else None
         yield f"{identity.name}: {identity.level}" + (f" until {moment(until, now)}" if until else "")
         yield from (f"  {line}" for line in _identity_lines(identity, now))
+    for each in found.strangers:
+        yield f"unknown dongle: {each.label} (serial {each.serial}); nothing was asked of it, take it out"
     yield f"profiles: {', '.join(found.profiles) or 'none for this user'}"
     if not found.memory_locked:
         yield "memory: may be swapped out; see MemorySwapMax= and LimitMEMLOCK= in systemd.exec(5)"

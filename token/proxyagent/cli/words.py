@@ -11,7 +11,7 @@ from proxyagent.pinentry import read_pin
 from proxyagent.systemd import log_formatter
 
 TIMEOUT_SECONDS = 10.0
-_PERSON_SECONDS = 120.0
+PERSON_SECONDS = 120.0
 
 
 def printable(text: str) -> str:
@@ -43,7 +43,9 @@ def send_to_pin_pad(label: str, serial: str, pin_state: str | None) -> None:
     click.echo(f"enter the PIN of dongle {printable(label)} ({printable(serial)}) at the reader's pin pad", err=True)
 
 
-def ask_pin(label: str, serial: str, pin_state: str | None, *, systemd: bool = False) -> Secret:
+def ask_pin(
+    label: str, serial: str, pin_state: str | None, *, systemd: bool = False, person_seconds: float = PERSON_SECONDS
+) -> Secret:
     """The PIN of a dongle, from the terminal, one line on standard input, or systemd's agents.
 
     Raises:
@@ -53,8 +55,8 @@ def ask_pin(label: str, serial: str, pin_state: str | None, *, systemd: bool = F
     _look_at(pin_state)
     prompt = f"PIN of dongle {printable(label)} ({printable(serial)}): "
     if systemd:
-        return ask_systemd(prompt, timeout_seconds=_PERSON_SECONDS, identifier=f"proxyagent:{serial}")
-    return read_pin(prompt, timeout_seconds=_PERSON_SECONDS)
+        return ask_systemd(prompt, timeout_seconds=person_seconds, identifier=f"proxyagent:{serial}")
+    return read_pin(prompt, timeout_seconds=person_seconds)
 
 
 def _look_at(pin_state: str | None) -> None:
