@@ -23,7 +23,7 @@ from tests.servercare import cared_for
 
 _rooms = itertools.count(1)
 #: Where the reco robot may work: no server takes more on while it runs.
-RECO_AREAS = tuple(f"reco-{number}" for number in range(1, 17))
+RECO_AREAS = tuple(f"reco-{number}" for number in range(1, 25))
 _reco_areas = iter(RECO_AREAS)
 
 

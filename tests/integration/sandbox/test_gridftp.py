@@ -118,10 +118,13 @@ def test_an_outage_keeps_the_url_and_files_and_ends_sessions(
 
 def test_a_full_disk_refuses_what_is_written(server: GridFtpServer, robot_proxy: MemoryProxy, source: str) -> None:
     robot = client(robot_proxy)
+    # The server may say nothing at all; gfal2 would wait for 5 minutes.
+    patience = robot.transfer_parameters()
+    patience.timeout = 20
     server.set_disk_full(full=True)
     try:
         with pytest.raises(gfal2.GError, match=r"No space left|timed out"):
-            robot.filecopy(source, f"{server.gsiftp_url}/full")
+            robot.filecopy(patience, source, f"{server.gsiftp_url}/full")
     finally:
         server.set_disk_full(full=False)
     robot.filecopy(source, f"{server.gsiftp_url}/full-no-more")
