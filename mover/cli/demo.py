@@ -27,7 +27,7 @@ from mover.errors import NotSafeError, RunIncompleteError
 from mover.lane import OpenEndpoints
 from mover.model import EndpointKind
 from mover.ports import StorageEndpoint
-from mover.sandbox.batches import BatchKind, batch_system
+from mover.sandbox.batches import BatchKind, batch_system, check_jobs_of
 from mover.sandbox.reconstruction import Reconstruction
 from mover.sandbox.service import RECO, are_separate
 from mover.sandbox.site import ControlRoom, Site
@@ -89,6 +89,7 @@ def demo(
     run = _run_of(files)
     kind = BatchKind(batch)
     if not no_reco:
+        check_jobs_of(kind, Path(tempfile.gettempdir()).resolve())
         need_packages(kind, install=install)
     for number in (signal.SIGTERM, signal.SIGHUP):
         # As Ctrl-C does: end everything and clean up.

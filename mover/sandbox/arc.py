@@ -5,11 +5,13 @@ import pwd
 import shutil
 import stat
 import subprocess
+import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from mover.errors import SandboxError
 from mover.sandbox.ca import CertificateAuthority
-from mover.sandbox.process import ServerProcess, write_config
+from mover.sandbox.process import ServerProcess, server_user, write_config
 from mover.sandbox.server import RobotServer
 
 _SHARE = Path("/usr/share/arc")
@@ -72,7 +74,7 @@ class ComputeElement(RobotServer):
         folders = ["etc/vomsdir", "jobs/control", "jobs/session", "jobs/tmp", "location/share"]
         super().__init__(directory, ca, robot=robot, user=_USER, folders=folders)
         if self._user is not None:
-            _check_reachable(self.directory)
+            _check_reachable(self.directory.parents)
         self._queue = queue
         self._slots = slots
         (self.directory / "jobs/tmp").chmod(0o1777)
@@ -172,8 +174,40 @@ class ComputeElement(RobotServer):
             (scripts / name).write_text(script.replace(text, instead), encoding="utf-8")
 
 
-def _check_reachable(directory: Path) -> None:
-    for above in directory.parents:
+def check_jobs_can_run(parent: Path) -> None:
+    """Return if jobs of a compute element in a new folder of `parent` can run the reference application.
+
+    Raises:
+        SandboxError: they run as another user, to whom `parent` is closed, or who cannot run the Python that we run
+            with, and what is installed for it.
+    """
+    user = server_user(_USER)
+    if user is None:
+        return
+    _check_reachable([parent, *parent.parents])
+    group = pwd.getpwnam(user).pw_gid
+    as_user = ["setpriv", f"--reuid={user}", f"--regid={group}", "--clear-groups", "--"]
+    command = [*as_user, sys.executable, "-P", "-c", "import uproot"]
+    environment = {"PATH": os.defpath, "LANG": "C.UTF-8"}
+    try:
+        done = subprocess.run(
+            command, cwd="/", env=environment, capture_output=True, timeout=_START_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise SandboxError(
+            f"{sys.executable} as {user} has not started in {_START_SECONDS:.0f} s", hint="look at the machine's load"
+        ) from error
+    if done.returncode != 0:
+        said = done.stderr.decode(errors="replace").split("\n")
+        why = next((line for line in reversed(said) if line.strip()), f"it ended with {done.returncode}")
+        raise SandboxError(
+            f"{user}, as whom the compute element's jobs run, cannot run {sys.executable}: {why}",
+            hint="work in a checkout that every user may read (not below /root), or not as root, or use --batch local",
+        )
+
+
+def _check_reachable(folders: Iterable[Path]) -> None:
+    for above in folders:
         if not above.stat().st_mode & stat.S_IXOTH:
             raise SandboxError(
                 f"{above} is closed to the user {_USER}, whom the compute element and its jobs run as",

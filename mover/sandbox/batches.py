@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from mover.sandbox.arc import ComputeElement
+from mover.sandbox.arc import ComputeElement, check_jobs_can_run
 from mover.sandbox.ca import CertificateAuthority
 from mover.sandbox.reconstruction import LOCAL_BATCH
 from mover.sandbox.service import RECO
@@ -30,6 +30,16 @@ _PACKAGES = {
     BatchKind.SLURM: ("munge", "slurm-client", "slurmctld", "slurmd"),
     BatchKind.ARC: ("nordugrid-arc-arex", "nordugrid-arc-plugins-xrootd"),
 }
+
+
+def check_jobs_of(kind: BatchKind, parent: Path) -> None:
+    """Return if the batch system's jobs can run in a new folder of `parent`, and with this working copy.
+
+    Raises:
+        SandboxError: they run as another user, to whom one of them is closed.
+    """
+    if kind is BatchKind.ARC:
+        check_jobs_can_run(parent)
 
 
 @contextmanager

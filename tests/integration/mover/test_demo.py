@@ -143,6 +143,32 @@ def test_the_demo_reconstructs_with_a_real_batch_system(private: Path, kind: Bat
     _assert_nothing_left(private)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="jobs are another user's for root only")
+def test_a_demo_with_arc_says_at_once_that_its_jobs_may_not_read_the_checkout_or_the_folder(private: Path) -> None:
+    (private / "tmp").chmod(0o711)
+    done = _demo(private, "--batch", "arc")
+    assert done.returncode == 11
+    assert f"error: {private} is closed to the user nobody" in done.stderr
+    private.chmod(0o711)
+    # The same Python, in an environment that only root can reach.
+    closed = private / "closed"
+    (closed / "bin").mkdir(parents=True, mode=0o700)
+    closed.chmod(0o700)
+    python = closed / "bin/python"
+    python.symlink_to(sys.executable)
+    for name in ("pyvenv.cfg", "lib"):
+        (closed / name).symlink_to(Path(sys.prefix) / name)
+    command = [str(python), *DEMO[1:], "--batch", "arc"]
+    done = subprocess.run(
+        command, env=_environment(private), capture_output=True, text=True, timeout=SECONDS, check=False
+    )
+    assert done.returncode == 11
+    assert f"error: nobody, as whom the compute element's jobs run, cannot run {python}: " in done.stderr
+    assert "hint: work in a checkout that every user may read" in done.stderr
+    assert "a site on loopback" not in done.stderr
+    _assert_nothing_left(private)
+
+
 def test_nothing_is_installed_that_nobody_asked_for(private: Path) -> None:
     """Where the batch system's packages are not installed, by a dpkg-query that says so."""
     programs = private / "bin"
