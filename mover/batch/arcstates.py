@@ -3,6 +3,7 @@
 import re
 import signal
 
+from mover.batch.arcrest import printable
 from mover.ports import JobPhase, JobStatus
 
 #: Those in which a job never runs again and its files are still there.
@@ -57,7 +58,7 @@ def ended_status(state: str, failure: str, diagnosis: str) -> JobStatus:
         failure: ARC's words for what went wrong, one reason a line.
         diagnosis: what its wrapper of the command has written: `exitcode=` and much else.
     """
-    words = "; ".join(line.strip() for line in failure.splitlines() if line.strip()) or state
+    words = printable("; ".join(line.strip() for line in failure.splitlines() if line.strip())) or state
     codes = _EXIT_CODE.findall(diagnosis)
     if state == "KILLED" or _ON_REQUEST in failure:
         status = JobStatus(JobPhase.CANCELLED, words)

@@ -100,6 +100,7 @@ def times(database: Database) -> Iterator[str]:
         ("replica", "id", ("since", "next_attempt_at")),
         ("claim", "replica_id", ("lease_until",)),
         ("job", "id", ("since", "next_attempt_at", "heartbeat_at", "missing_since")),
+        ("remains", "batch_id", ("since", "next_attempt_at")),
     ):
         # The names are those above.
         for row in database.iterate(f"SELECT {key}, {', '.join(columns)} FROM {table} ORDER BY 1"):  # noqa: S608

@@ -12,6 +12,7 @@ from mover.catalogue import custody
 from mover.catalogue.database import Database
 from mover.catalogue.jobchoice import choose_job
 from mover.catalogue.owner import is_dead
+from mover.catalogue.remains import note_remains
 from mover.errors import LeaseLostError, MoverError
 from mover.model import BundleKind
 from mover.states import JOB_WANTED, JobEvent, JobState, next_job_state
@@ -266,6 +267,17 @@ def record_look(database: Database, name: str, *, phase: str, status: str, exit_
         )
 
 
+def record_end(database: Database, name: str, *, phase: str, status: str, exit_code: int | None, now: datetime) -> None:
+    """Note that an attempt has ended which nobody wants: nothing is to be done about it, but that it be forgotten."""
+    with database.transaction() as connection:
+        connection.execute(
+            "UPDATE job SET phase = ?, status = ?, exit_code = ?, ended = 1, missing_since = NULL WHERE name = ?",
+            (phase, status, exit_code, name),
+        )
+        for row in connection.execute("SELECT * FROM job WHERE name = ?", (name,)).fetchall():
+            _note_remains(connection, row, now)
+
+
 def record_missing(database: Database, name: str, *, now: datetime) -> None:
     """Note since when the batch system does not know the attempt."""
     with database.transaction() as connection:
@@ -403,6 +415,8 @@ def move_claimed_job(
     row = _guard(connection, claim)
     state = next_job_state(JobState(row["state"]), event, subject=str(claim.key))
     connection.execute("UPDATE job SET state = ?, since = ? WHERE id = ?", (state, now.isoformat(), claim.job_id))
+    if row["state"] == JobState.SUBMITTED:
+        _note_remains(connection, row, now)
     custody.append(connection, now, claim.key.run, event, job=str(claim.key), **facts)
 
 
@@ -422,6 +436,13 @@ def _guard(connection: sqlite3.Connection, claim: JobClaim) -> sqlite3.Row:
             f"the claim on the {claim.key} was taken over", hint="another agent works on it now; nothing to do"
         )
     return row
+
+
+def _note_remains(connection: sqlite3.Connection, row: sqlite3.Row, now: datetime) -> None:
+    """Note that the batch system may keep something of the latest attempt, which is over."""
+    if row["batch"] is not None and row["name"] is not None:
+        batch_id = row["batch_id"] or row["name"]
+        note_remains(connection, batch=row["batch"], batch_id=batch_id, name=row["name"], now=now)
 
 
 def _key(row: sqlite3.Row) -> JobKey:

@@ -8,6 +8,7 @@ import click
 from mover.catalogue.approvals import approve_release, withdraw_release
 from mover.catalogue.database import Database
 from mover.catalogue.jobs import JobRecord, count_jobs, jobs_of, list_jobs
+from mover.catalogue.remains import Remains, troublesome_remains
 from mover.catalogue.runs import get_bundle
 from mover.cli.context import Context, pass_context
 from mover.cli.daemon import log_to_stderr, run_until_signalled
@@ -22,6 +23,7 @@ from mover.recoconfig import RecoConfig
 from mover.states import JobState
 from mover.wiring import SystemClock, build_batch, endpoint_factory, reco_credential
 
+_MOST_REMAINS = 10
 _RUN = click.IntRange(min=0, max=LARGEST_RUN)
 
 
@@ -67,6 +69,7 @@ def status(context: Context, runs: tuple[int, ...]) -> None:
         counts = count_jobs(database)
         jobs = [job for run in runs for job in jobs_of(database, run)] if runs else _interesting(database)
         lfns = {job.id: get_bundle(database, job.bundle_id).lfn for job in jobs if job.bundle_id is not None}
+        remains = troublesome_remains(database)
     out.print(", ".join(f"{number} {state}" for state, number in counts.items()) or "no job was wanted yet")
     if jobs:
         headings = ("run", "kind", "release", "state", "since", "attempts", "batch system", "output")
@@ -74,6 +77,10 @@ def status(context: Context, runs: tuple[int, ...]) -> None:
     for job in jobs:
         if job.problem:
             out.print(printable(f"{job.key}: {job.problem}\n  {job.hint}"), soft_wrap=True)
+    for one in remains[:_MOST_REMAINS]:
+        out.print(printable(_remark(one)), soft_wrap=True)
+    if len(remains) > _MOST_REMAINS:
+        out.print(f"… and so of {len(remains) - _MOST_REMAINS} more attempts")
 
 
 @reco.command()
@@ -159,6 +166,16 @@ def _ended_badly(database: Database, run: int) -> list[JobRecord]:
 
 def _iteration(job: JobRecord) -> int:
     return job.key.iteration
+
+
+def _remark(remains: Remains) -> str:
+    then = (
+        f"it was tried {remains.tries} times: remove it there by that id, or ask the site to"
+        if remains.given_up
+        else f"nothing to do: it is told again at {moment(remains.next_attempt_at)}"
+    )
+    kept = f"{remains.batch} still keeps what it has of {remains.name}, under {remains.batch_id}"
+    return f"{kept}: {remains.problem}\n  {then}"
 
 
 def _row(job: JobRecord, output: str) -> tuple[str, ...]:

@@ -26,6 +26,7 @@ from mover.reco.releases import Releases
 from mover.reco.scratch import lay_out, remove
 from mover.reco.sharedbatch import SharedBatch
 from mover.reco.threads import AgentThread, RecoSurroundings
+from mover.reco.tidy import tidy_up
 from mover.reco.wants import want_new_jobs
 from mover.reco.watch import Watch
 from mover.reco.work import attempt_name
@@ -107,7 +108,7 @@ class RecoAgent:
         self._wake.set()
 
     def look_around(self, database: Database) -> None:
-        """Want jobs, ask the batch system, and let go of outputs that are safe.
+        """Want jobs, ask the batch system, have it forget what is over, and let go of outputs that are safe.
 
         Raises:
             CatalogueError: the catalogue fails.
@@ -123,6 +124,7 @@ class RecoAgent:
         except MoverError as error:
             self._say(f"no jobs are wanted: {error.message} ({error.hint})")
         self._watch.look(database)
+        tidy_up(database, self._batch, now=self._clock.now())
         for campaign in settle_campaigns(database, now=self._clock.now()):
             log.info("campaign %d is %s", campaign.id, campaign.state)
         self._let_go(database)

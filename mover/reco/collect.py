@@ -3,7 +3,6 @@
 The contract (docs/reco.md): 0 done, 1 transient, 2 the reconstruction failed, 3 or anything else the script failed.
 """
 
-import logging
 from datetime import timedelta
 
 from mover.bundle.readymade import digest_file
@@ -21,13 +20,12 @@ from mover.reco.jobdescription import (
     JobReportError,
     read_report,
 )
-from mover.reco.jobfiles import read_job_file
+from mover.reco.jobfiles import fetch_logs, read_job_file
 from mover.reco.scratch import drop_all_but, keep_logs, remove
 from mover.reco.submit import output_place, stored_path
+from mover.reco.tidy import forget_attempt
 from mover.reco.work import JobWork
 from mover.states import JobEvent
-
-log = logging.getLogger("mover")
 
 _DONE, _TRANSIENT, _RECONSTRUCTION_FAILED = 0, 1, 2
 _LONGEST_LOG_BYTES = 4 << 20
@@ -84,6 +82,8 @@ def note_failure(work: JobWork, error: MoverError) -> None:
     if job.name is not None:
         directory = work.directory(job.name)
         if directory.is_dir():
+            if work.batch.capabilities.stages:
+                fetch_logs(work.batch, job, directory, limit_bytes=_LONGEST_LOG_BYTES)
             logs = reco.scratch / "logs"
             keep_logs(directory, logs, most_bytes=_LONGEST_LOG_BYTES, most_attempts=reco.kept_logs)
     last = job.failures + 1 >= reco.failures_before_quarantine
@@ -103,11 +103,8 @@ def note_failure(work: JobWork, error: MoverError) -> None:
 
 
 def _forget(work: JobWork) -> None:
-    """Let the batch system forget the attempt; what it does not forget now is its own to remove."""
-    try:
-        work.batch.forget(work.job.batch_id or work.job.name or "")
-    except BatchError as error:
-        log.warning("%s keeps something of %s: %s (%s)", work.batch.name, work.job.name, error.message, error.hint)
+    """Let the batch system forget the attempt, now that it is over."""
+    forget_attempt(work.database, work.batch, work.job.name or "", now=work.clock.now())
 
 
 def _last_words(work: JobWork) -> str | None:
@@ -178,10 +175,19 @@ def _local_output(work: JobWork, made: JobOutputReport) -> Output:
 
 def _stored_output(work: JobWork, made: JobOutputReport) -> Output:
     place, path = output_place(work), stored_path(work, work.job.attempts)
-    endpoint = work.endpoints[place]
-    if endpoint.stat(path) is None:
+    endpoint, job = work.endpoints[place], work.job
+    found = endpoint.stat(path)
+    # Of one that the batch system ended well, a wrong size is told when the file is verified.
+    if job.phase != JobPhase.EXITED and (found is None or found.size_bytes != made.size_bytes):
+        there = "is not there" if found is None else f"has {found.size_bytes} bytes instead of {made.size_bytes}"
+        raise JobTransientError(
+            f"the {job.key} made its output, but {endpoint.url(path)} {there}: {work.batch.name} says {job.status!r}",
+            hint=f"it is done again; if this repeats, see whether {place} has room, and {work.batch.name} reaches it",
+        )
+    if found is None:
         raise JobFailedError(
-            f"the {work.job.key} says that all is well, but {endpoint.url(path)} is not there: nothing was saved",
+            f"the {job.key} says that all is well, and so does {work.batch.name} ({job.status}), but "
+            f"{endpoint.url(path)} is not there: nothing was saved",
             hint=_expert(work),
         )
     member = MemberDigest(made.name, made.size_bytes, (("sha256", made.sha256),))

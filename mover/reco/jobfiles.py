@@ -1,14 +1,20 @@
 """The small files that a job leaves in its working directory: read where it is shared, or asked of the batch system."""
 
 import errno
+import logging
 import os
 import stat
 from pathlib import Path
 
 from mover.catalogue.jobs import JobRecord
-from mover.errors import BatchUnavailableError
+from mover.errors import BatchError, BatchUnavailableError
 from mover.ports import BatchSystem
+from mover.reco.jobdescription import LOG_NAME, REPORT_NAME
 
+log = logging.getLogger("mover")
+
+# What the command said, what the batch system kept, and the report.
+_TELLING = (LOG_NAME, "batch.log", REPORT_NAME)
 _DISK_TROUBLE = {errno.EIO, errno.ESTALE, errno.ETIMEDOUT, errno.ENOMEM, errno.EMFILE, errno.ENFILE}
 
 
@@ -41,6 +47,20 @@ def read_job_file(batch: BatchSystem, job: JobRecord, directory: Path, name: str
         raise _unreadable(path, error) from error
     finally:
         os.close(descriptor)
+
+
+def fetch_logs(batch: BatchSystem, job: JobRecord, directory: Path, *, limit_bytes: int) -> None:
+    """Write the ends of the files that tell why a job failed into `directory`, which is not where it ran.
+
+    What cannot be had is said, and is no reason not to go on.
+    """
+    for name in _TELLING:
+        try:
+            content = batch.read(job.batch_id, name, limit_bytes=limit_bytes) if job.batch_id else None
+            if content is not None:
+                (directory / name).write_bytes(content)
+        except (BatchError, OSError) as error:
+            log.warning("%s of %s cannot be had: %s", name, job.name, error)
 
 
 def _unreadable(path: Path, error: OSError) -> BatchUnavailableError:

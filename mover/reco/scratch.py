@@ -64,7 +64,7 @@ def keep_logs(directory: Path, logs: Path, *, most_bytes: int, most_attempts: in
     kept = logs / directory.name
     try:
         kept.mkdir(exist_ok=True)
-        found = [*sorted(directory.glob("*.log"))[:_MOST_LOGS], directory / "report.json"]
+        found = [*sorted(directory.glob("*.log"))[:_MOST_LOGS], *directory.glob("report.json")]
     except OSError as error:
         log.warning("the logs of %s cannot be kept: %s", directory.name, error)
         return

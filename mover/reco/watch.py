@@ -9,6 +9,7 @@ from mover.catalogue.jobs import (
     jobs_in,
     jobs_to_end,
     record_batch_id,
+    record_end,
     record_heartbeat,
     record_job_problem,
     record_look,
@@ -18,6 +19,7 @@ from mover.errors import BatchError, JobTransientError
 from mover.ports import BatchSystem, Clock, JobPhase, JobStatus
 from mover.reco.jobdescription import HEARTBEAT_NAME
 from mover.reco.jobfiles import read_job_file
+from mover.reco.tidy import forget_attempt
 from mover.recoconfig import RecoConfig
 from mover.states import JobState
 
@@ -132,12 +134,16 @@ class Watch:
                 if status is None:
                     self._missing(database, job)
                 elif status.ended:
-                    self._batch.forget(batch_id)
-                    self._note(database, job, status)
+                    self._end(database, job, status)
                 else:
                     self._batch.cancel(batch_id)
             except BatchError as error:
                 log.warning("%s cannot be ended: %s (%s)", job.name, error.message, error.hint)
+
+    def _end(self, database: Database, job: JobRecord, status: JobStatus) -> None:
+        now, name = self._clock.now(), job.name or ""
+        record_end(database, name, phase=status.phase, status=status.words, exit_code=status.exit_code, now=now)
+        forget_attempt(database, self._batch, name, now=now)
 
     def _note(self, database: Database, job: JobRecord, status: JobStatus) -> None:
         known = (job.phase, job.status, job.exit_code, job.ended, job.missing_since)

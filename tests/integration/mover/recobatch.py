@@ -34,6 +34,11 @@ class Batch:
     sessions: Path | None = None
     """Where its jobs run, if not in the scratch area: in a folder of the batch system's own id of each."""
 
+    @property
+    def stages(self) -> bool:
+        """Whether it fetches and stores files itself."""
+        return self.sessions is not None
+
 
 @contextmanager
 def local_batch(_site: Site, _directory: Path) -> Iterator[Batch]:

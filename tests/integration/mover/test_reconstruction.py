@@ -102,7 +102,7 @@ def test_as_in_2012_jobs_that_all_exit_0_and_store_no_reco_are_caught(new_reco_b
 KILLED, TIMED_OUT, GOOD, DAMAGED, VANISHED = 5001, 5002, 5003, 5004, 5020
 #: What goes wrong → what is said of it. The experiment's command is told so by the run's number.
 QUARANTINED = {
-    5005: ("exit-1", r"could not be done now \(exit code 1\).*so ended 2 attempts in a row"),
+    5005: ("exit-1", r"could not be done now \(exit code 1\).*so ended 3 attempts in a row"),
     5006: ("exit-2", r"failed \(exit code 2\)"),
     5007: ("exit-3", r"script .* failed \(exit code 3\)"),
     5008: ("signal", r"script .* failed \(exit code 3\).*killed by signal 9"),
@@ -128,7 +128,7 @@ def test_each_fault_of_a_job_ends_in_its_state_with_its_words(new_reco_box: Reco
         public=batch.public,
         sessions=batch.sessions,
         wall_seconds=30,
-        settings="failures_before_quarantine = 2\nmost_jobs = 20",
+        settings="failures_before_quarantine = 3\nmost_jobs = 20",
     )
     box.have_disk_filled_from_here()
     hanging = (KILLED, TIMED_OUT, VANISHED)
@@ -154,10 +154,15 @@ def test_each_fault_of_a_job_ends_in_its_state_with_its_words(new_reco_box: Reco
         batch.lose_worker(box, VANISHED)
         box.wait_until(VANISHED, JobState.PROVEN)
     found = {run: box.jobs(run)[0] for run in (GOOD, *QUARANTINED, *hanging, DAMAGED)}
-    for run, (_, words) in QUARANTINED.items():
+    for run, (fault, words) in QUARANTINED.items():
         assert re.search(words, found[run].problem or "", re.DOTALL), found[run].problem
+        if fault.startswith("exit-"):
+            assert f"told to end with {fault}" in (box.room.scratch / f"logs/{found[run].name}/payload.log").read_text()
     assert re.search("adler32|damaged|differ", found[DAMAGED].problem or ""), found[DAMAGED].problem
-    assert {run: found[run].attempts for run in (GOOD, *hanging)} == {GOOD: 1, **dict.fromkeys(hanging, 2)}
+    # On a busy machine ARC may give up what it stages.
+    assert found[GOOD].attempts == 1 or batch.stages
+    for run in hanging:
+        assert found[run].attempts == 2 or (batch.stages and found[run].attempts == 3)
     story = {run: box.mover("custody", "show", str(run)).stdout for run in hanging}
     assert re.search(batch.killed_words, story[KILLED])
     assert re.search("took longer|more than 30 s", story[TIMED_OUT])
@@ -167,6 +172,28 @@ def test_each_fault_of_a_job_ends_in_its_state_with_its_words(new_reco_box: Reco
     shown = box.mover("reco", "status", *map(str, found)).stdout
     assert "4 proven" in shown
     assert f"{len(QUARANTINED) + 1} quarantined" in shown
+
+
+@pytest.mark.long
+def test_an_output_that_a_compute_element_cannot_store_is_told_in_its_words_and_made_again(
+    site: Site, tmp_path: Path, new_reco_box: RecoBoxMaker
+) -> None:
+    with arc_batch(site, tmp_path) as batch:
+        box = new_reco_box(kinds=("reco",), batch=batch.settings, public=batch.public, sessions=batch.sessions)
+        box.have_disk_filled_from_here()
+        box.software.set_faults(RELEASE, {str(RUN): "slow:5"})
+        with box.engine(), box.reco_agent():
+            box.take(RUN)
+            box.wait_until_told(RUN, "slow")
+            site.disk_brunel.set_disk_full(full=True)
+            try:
+                wait_for(lambda: box.jobs(RUN)[0].attempts > 1, lambda: box.reco_log)
+            finally:
+                site.disk_brunel.set_disk_full(full=False)
+            box.wait_until(RUN, JobState.PROVEN)
+    story = box.mover("custody", "show", str(RUN)).stdout
+    assert re.search(r"04742_offline\S* (is not there|has \d+ bytes instead).*: arc says '.*data staging", story), story
+    assert box.mover("reco", "status").stdout.count("keeps") == 0
 
 
 #: Once an output is taken, the proof of it is due at the end of time.

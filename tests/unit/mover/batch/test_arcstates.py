@@ -47,6 +47,13 @@ def test_a_failure_has_all_its_reasons_on_one_line() -> None:
     assert ended_status("FAILED", "one\n\n two \n", "").words == "one; two"
 
 
+def test_what_a_compute_element_says_is_bounded_and_safe_for_a_terminal() -> None:
+    for failure in ("Failed in data staging: \x1b[2J" + "x" * 70_000, "LRMS error: (-1) \x1b[2J" + "x\n" * 70_000):
+        words = ended_status("FAILED", failure, "").words
+        assert words.isprintable()
+        assert len(words) <= 300
+
+
 @pytest.mark.parametrize(
     ("state", "phase"),
     [

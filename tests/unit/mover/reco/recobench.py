@@ -90,6 +90,15 @@ def good(job: JobSpec) -> JobStatus:
     return write_output(job, output_tar(int(job.name.split("-")[1])))
 
 
+def toml(value: object) -> str:
+    """The value as TOML has it within a line."""
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(one)}" for key, one in value.items() if one is not None) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(one) for one in value) + "]"
+    return json.dumps(value)
+
+
 class RecoBench(Bench):
     """The bench, with a run that is safe, and an agent at work on memory endpoints and a batch system in memory."""
 
@@ -166,6 +175,12 @@ class RecoBench(Bench):
         """What is stored there."""
         place: StorageEndpoint = self.endpoints[endpoint]
         return None if place.stat(path) is None else b"".join(place.read(path))
+
+    def write_config(self, path: Path) -> Path:
+        """The configuration as a file, for commands."""
+        tables = self.config.model_dump(mode="json")
+        path.write_text("".join(f"{key} = {toml(value)}\n" for key, value in tables.items() if value is not None))
+        return path
 
     def database(self) -> Database:
         """The catalogue."""

@@ -1,5 +1,6 @@
 """The reco agent, turn by turn: jobs are wanted, submitted, collected, proven; nothing counts on a job's word."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -347,6 +348,67 @@ def test_what_a_batch_system_says_it_has_stored_and_has_not_is_caught(staging: R
         assert job.state is JobState.QUARANTINED
         assert job.problem is not None
         assert "nothing was saved" in job.problem
+
+
+@pytest.mark.parametrize(("stored", "there"), [(None, "is not there"), (b"part", "has 4 bytes instead of")])
+def test_what_a_batch_system_could_not_store_is_done_again_and_its_own_words_are_told(
+    staging: RecoBench, stored: bytes | None, there: str
+) -> None:
+    words = "Failed in data staging: No space left on device"
+
+    def becomes(job: JobSpec) -> JobStatus:
+        if stored is not None:
+            stored_by_the_batch_system(staging, job, stored)
+        write_output(job, output_tar(4742), saved=False)
+        return JobStatus(JobPhase.FAILED, words)
+
+    staging.what_becomes = becomes
+    staging.turn()
+    staging.turn()
+    job = staging.jobs()[BundleKind.RECO]
+    assert job.state is JobState.WANTED
+    assert re.search(f"{there}.* memory says '{words}'", job.problem or ""), job.problem
+    assert "disk has room" in (job.hint or "")
+    staging.turns(8, seconds=7200)
+    job = staging.jobs()[BundleKind.RECO]
+    assert (job.state, job.attempts) == (JobState.QUARANTINED, 3)
+    assert re.search(f"{words}.*so ended 3 attempts in a row", job.problem or ""), job.problem
+
+
+def test_the_logs_of_a_job_that_failed_elsewhere_are_fetched_before_they_are_forgotten(
+    staging: RecoBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there = {"payload.log": b"the last words", "batch.log": b"what ARC said"}
+    read = staging.batch.read
+
+    def read_elsewhere(job_id: str, name: str, *, limit_bytes: int) -> bytes | None:
+        if job_id not in staging.batch.jobs:
+            return None
+        return there.get(name) or read(job_id, name, limit_bytes=limit_bytes)
+
+    def becomes(job: JobSpec) -> JobStatus:
+        status = write_output(job, None, exit_code=2)
+        (job.directory / "batch.log").unlink()
+        return status
+
+    monkeypatch.setattr(staging.batch, "read", read_elsewhere)
+    staging.what_becomes = becomes
+    staging.turns(3)
+    assert staging.job_state() is JobState.QUARANTINED
+    assert staging.config.reco is not None
+    kept = staging.config.reco.scratch / "logs/reco-04742-1-1"
+    assert {path.name: path.read_bytes() for path in kept.glob("*.log")} == there
+    assert "exit_code" in (kept / "report.json").read_text()
+
+
+def test_what_a_batch_system_has_stored_counts_whatever_it_says(staging: RecoBench) -> None:
+    def becomes(job: JobSpec) -> JobStatus:
+        stored_by_the_batch_system(staging, job, output_tar(4742))
+        return JobStatus(JobPhase.FAILED, "the node died while it said so")
+
+    staging.what_becomes = becomes
+    staging.turns(6)
+    assert {job.state for job in staging.jobs().values()} == {JobState.PROVEN}
 
 
 def test_what_a_batch_system_has_stored_otherwise_than_it_was_made_never_gets_its_name(staging: RecoBench) -> None:

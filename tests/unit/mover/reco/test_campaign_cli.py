@@ -18,15 +18,6 @@ from tests.unit.mover.reco.recobench import RELEASE, good, write_output
 Mover = Callable[..., str]
 
 
-def toml(value: object) -> str:
-    """The value as TOML has it within a line."""
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{key} = {toml(one)}" for key, one in value.items() if one is not None) + "}"
-    if isinstance(value, list):
-        return "[" + ", ".join(toml(one) for one in value) + "]"
-    return json.dumps(value)
-
-
 @pytest.fixture
 def reco(tmp_path: Path) -> CampaignBench:
     """Five runs that are safe, and an agent whose clock is a little ahead of the command's."""
@@ -38,9 +29,7 @@ def reco(tmp_path: Path) -> CampaignBench:
 @pytest.fixture
 def mover(reco: CampaignBench, tmp_path: Path) -> Mover:
     """The command on the bench's catalogue; what it prints, errors too."""
-    config = tmp_path / "mover.toml"
-    tables = reco.config.model_dump(mode="json")
-    config.write_text("".join(f"{key} = {toml(value)}\n" for key, value in tables.items() if value is not None))
+    config = reco.write_config(tmp_path / "mover.toml")
 
     def run(*arguments: str, fails: int = 0) -> str:
         result = CliRunner().invoke(cli, ["--config", str(config), "campaign", *arguments])
