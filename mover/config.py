@@ -3,9 +3,10 @@
 import tomllib
 from collections.abc import Iterator
 from hashlib import sha256
+from ipaddress import ip_address
 from os.path import normpath
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, ValidationError, model_validator
@@ -217,6 +218,48 @@ class EngineConfig(Table):
         return self
 
 
+Hours = Annotated[float, Field(gt=0, le=366 * 24)]
+
+
+class AlarmsConfig(Table):
+    """`[alarms]`: how long each thing may take before somebody should know of it."""
+
+    move_hours: Hours = 6.0
+    tape_hours: Hours = 48.0
+    backlog_hours: Hours = 720.0
+    release_hours: Hours = 24.0
+    job_hours: Hours = 24.0
+    endpoint_minutes: float = Field(default=60.0, ge=0, le=7 * 24 * 60)
+    full_percent: float = Field(default=95.0, gt=0, le=100)
+
+
+class MetricsConfig(Table):
+    """`[metrics]`: where the engine serves Prometheus metrics; nowhere by default, and only on loopback."""
+
+    listen: str | None = None
+
+    @model_validator(mode="after")
+    def _is_on_loopback(self) -> "MetricsConfig":
+        if self.listen is not None:
+            self.address()
+        return self
+
+    def address(self) -> tuple[str, int]:
+        """Host and port of `listen`.
+
+        Raises:
+            ValueError: it is none, or not on loopback.
+        """
+        host, _, port = (self.listen or "").rpartition(":")
+        try:
+            is_loopback = ip_address(host.strip("[]")).is_loopback
+        except ValueError:
+            is_loopback = False
+        if not is_loopback or not port.isascii() or not port.isdigit() or not 0 < int(port) < 1 << 16:
+            raise ValueError(f"listen {self.listen!r}: write a loopback address and a port, such as 127.0.0.1:9464")
+        return host.strip("[]"), int(port)
+
+
 class Config(Table):
     """The whole of mover.toml."""
 
@@ -229,6 +272,8 @@ class Config(Table):
     policy: PoliciesConfig = PoliciesConfig()
     engine: EngineConfig = EngineConfig()
     release: ReleaseConfig = ReleaseConfig()
+    alarms: AlarmsConfig = AlarmsConfig()
+    metrics: MetricsConfig = MetricsConfig()
     reco: RecoConfig | None = None
     job: JobsConfig = JobsConfig()
 

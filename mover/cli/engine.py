@@ -7,8 +7,10 @@ import click
 
 from mover.cli.context import Context, pass_context
 from mover.cli.daemon import log_to_stderr, run_until_signalled
+from mover.cli.metrics import collector_of
 from mover.config import load_config
 from mover.engine import Engine
+from mover.metrics.collector import served
 from mover.wiring import SystemClock, endpoint_factory
 
 
@@ -28,4 +30,5 @@ def engine(context: Context) -> None:
     logging.getLogger("mover").info(
         "engine started: runs in %s, catalogue %s", context.config.runs.directory, context.config.catalogue
     )
-    run_until_signalled(daemon, "engine")
+    with served(context.config, collector_of(context.config)):
+        run_until_signalled(daemon, "engine")

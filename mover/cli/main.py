@@ -20,6 +20,7 @@ from mover.cli.context import Context
 from mover.cli.custody import custody
 from mover.cli.demo import demo
 from mover.cli.engine import engine
+from mover.cli.metrics import metrics
 from mover.cli.orphans import orphans
 from mover.cli.policy import policy
 from mover.cli.reco import reco
@@ -134,6 +135,7 @@ _COMMANDS = (
     custody,
     demo,
     engine,
+    metrics,
     orphans,
     policy,
     reco,

@@ -40,7 +40,7 @@ def write_report(target: Path, name: str, render: Mapping[str, Callable[[], str]
     files = [target / f"{name}{suffix}" for suffix in SUFFIXES] if target.is_dir() else [target]
     for file in files:
         try:
-            _replace(file, render[file.suffix]())
+            replace_file(file, render[file.suffix]())
         except OSError as error:
             raise OutputError(
                 f"cannot write the report {file}: {os.strerror(error.errno or 0).lower()}",
@@ -48,7 +48,12 @@ def write_report(target: Path, name: str, render: Mapping[str, Callable[[], str]
             ) from error
 
 
-def _replace(file: Path, text: str) -> None:
+def replace_file(file: Path, text: str) -> None:
+    """Write a file that all may read, whole, in the place of what is there.
+
+    Raises:
+        OSError: there is no space, or no right to write.
+    """
     with NamedTemporaryFile(
         "w", encoding="utf-8", dir=file.parent, prefix=f".{file.name}.", suffix=".part", delete=False
     ) as temporary:

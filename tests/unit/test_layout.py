@@ -34,6 +34,8 @@ ALLOWED: dict[str, set[str]] = {
     "mover.storage": PURE | {"mover.ports", "mover.durable", "mover.gridtls"},
     "mover.storage.gfalcopy_process": {"proxyagent.client"},
     "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
+    "mover.alarms": PURE | {"mover.agentstate", "mover.ports", "mover.config", "mover.catalogue", "mover.steps"},
+    "mover.metrics": PURE | {"mover.agentstate", "mover.alarms", "mover.config", "mover.catalogue", "mover.steps"},
     "mover.why": PURE
     | {"mover.agentstate", "mover.ports", "mover.config", "mover.recoconfig", "mover.catalogue", "mover.steps"},
     "mover.configwatch": PURE | {"mover.config"},
@@ -107,6 +109,7 @@ CONFINED = {
     "gfal2": {"mover.storage.gfal", "mover.storage.gfalerrors", "mover.storage.gfalcopy_process"},
     "pkcs11": {"proxyagent"},
     "M2Crypto": {"proxyagent"},
+    "prometheus_client": {"mover.metrics"},
     # It makes and runs code from what a file says of its classes.
     "uproot": {"mover.reco.rootfile"},
 }
