@@ -128,7 +128,7 @@ def test_a_slip_is_dismissed_and_stays_so(bench: Bench, mover: Mover) -> None:
     engine.look_around(bench.catalogue)
     assert known(bench.catalogue, SLIP).state is RunState.DISMISSED
     assert "needs a person" not in mover("status").output
-    assert mover("run", "wait", str(SLIP)).exit_code == 4
+    assert mover("run", "wait", str(SLIP), "--deadline", "0").exit_code == 4
     assert "it is no run" in mover("why", str(SLIP)).output
     # Nor does another slip of the same number bring it back.
     assert mover("run", "close", str(SLIP)).exit_code == 4
