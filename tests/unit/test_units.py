@@ -109,6 +109,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for unit in (*SERVICES, *OTHERS):
         text = unit.read_text().replace("/opt/mover/bin/", f"{Path(sys.executable).parent}/")
         (directory / unit.name).write_text(text)
+    drop_in = directory / "proxyagent.service.d"
+    drop_in.mkdir()
+    shutil.copy(UNITS / "examples/sealed-pin.conf", drop_in)
     return directory
 
 

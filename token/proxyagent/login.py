@@ -23,6 +23,7 @@ from proxyagent.errors import (
 from proxyagent.hsm import DongleState, Helper
 from proxyagent.pin import PinGuard, Secret
 from proxyagent.policy import AgentSection, IdentitySection
+from proxyagent.sealing import WARNINGS, Seal, seal_of
 from proxyagent.systemd import credential
 
 _log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class Login:
         self._seen: DongleState | None = None
         self._plugged_boot_seconds: float | None = None
         self._looked = False
+        self.seal = self._find_seal()
+        """What the sealed PIN is sealed to; None if none is used."""
 
     @property
     def last_seen(self) -> DongleState | None:
@@ -171,6 +174,14 @@ class Login:
             return False
         self._sealed_pin(name, serial).wipe()
         return self._attempts.forget(serial)
+
+    def _find_seal(self) -> Seal | None:
+        if self._section.pin_credential is None:
+            return None
+        seal = seal_of(self._section.pin_credential)
+        if seal in WARNINGS:
+            _log.warning("%s: the sealed PIN is %s", self._section.name, WARNINGS[seal])
+        return seal
 
     def _sealed_pin(self, name: str, serial: str) -> Secret:
         """The PIN in the systemd credential `name`, if it may be sent to the dongle.

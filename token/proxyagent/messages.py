@@ -8,6 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, TypeAdapter, V
 from proxyagent.errors import ProtocolError
 from proxyagent.forecast import Level
 from proxyagent.protocol import Message
+from proxyagent.sealing import Seal
 
 _HINT = "update client and agent to the same version"
 
@@ -157,6 +158,8 @@ class IdentityStatus(_Message):
     attributes: Annotated[tuple[AttributesStatus, ...], Field(strict=False)]
     unattended: Literal["no", "ready", "waits"]
     """Whether a sealed PIN is used, and whether it waits for `proxyagent pin retry`."""
+    seal: Annotated[Seal, Field(strict=False)] | None = None
+    """What the sealed PIN is sealed to; null if none is used."""
     confined: bool | None
     """Whether the PKCS#11 module runs behind a system call filter; null if it does not run."""
 

@@ -44,6 +44,7 @@ def identity_status(identity: Identity, agent: Agent, config: Config, clock: Clo
         crl_next_update=facts.crl_next_update,
         attributes=tuple(_attributes(each) for each in states),
         unattended=identity.unattended,
+        seal=identity.login.seal,
         confined=identity.confined,
     )
 

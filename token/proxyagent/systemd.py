@@ -22,7 +22,7 @@ _FIRST_DESCRIPTOR = 3  # SD_LISTEN_FDS_START, sd_listen_fds(3)
 _LISTEN_VARIABLES = ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES", "LISTEN_PIDFDID")
 _JOURNAL_LINE_END = re.compile("[\n\0]")
 _MAX_LOG_CHARACTERS = 8192  # journald breaks lines of 48 KiB, and the rest would have no level
-_CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+_CREDENTIAL_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,79}")
 _MEMORY_FILE_SYSTEMS = {0x858458F6, 0x01021994}  # RAMFS_MAGIC and TMPFS_MAGIC, linux/magic.h
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -113,21 +113,29 @@ def credential(name: str, environment: MutableMapping[str, str] = os.environ) ->
         ConfigError: the name is unusable, the credential cannot be read, is empty or too long, may be read by
             everybody, or does not lie in memory.
     """
-    if not _CREDENTIAL_NAME.fullmatch(name):
-        raise ConfigError(f"{name!r} cannot be a credential's name", hint="use letters, digits, '.', '_' and '-'")
-    directory = environment.get("CREDENTIALS_DIRECTORY")
-    if not directory:
+    descriptor = _open_credential(name, environment)
+    if descriptor is None:
         return None
-    path = os.path.join(directory, name)  # noqa: PTH118  # foreign, and only handed on
-    try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise _unusable(name, f"cannot be opened: {error.strerror}") from error
     try:
         _check_place(descriptor, name)
         return _read_secret(descriptor, name)
+    except OSError as error:
+        raise _unusable(name, f"cannot be read: {error.strerror}") from error
+    finally:
+        os.close(descriptor)
+
+
+def read_credential(name: str, limit_bytes: int, environment: MutableMapping[str, str] = os.environ) -> bytes | None:
+    """The beginning of a credential of the service that is no secret; None if it has none such.
+
+    Raises:
+        ConfigError: the name is unusable, or the credential cannot be read.
+    """
+    descriptor = _open_credential(name, environment)
+    if descriptor is None:
+        return None
+    try:
+        return os.read(descriptor, limit_bytes)
     except OSError as error:
         raise _unusable(name, f"cannot be read: {error.strerror}") from error
     finally:
@@ -202,6 +210,21 @@ def _check_listener(descriptor: int) -> socket.socket:
         raise ConfigError("systemd handed over another kind of socket than a listening Unix stream socket", hint=hint)
     listener.setblocking(False)
     return listener
+
+
+def _open_credential(name: str, environment: MutableMapping[str, str]) -> int | None:
+    if not _CREDENTIAL_NAME.fullmatch(name):
+        raise ConfigError(f"{name!r} cannot be a credential's name", hint="use letters, digits, '.', '_' and '-'")
+    directory = environment.get("CREDENTIALS_DIRECTORY")
+    if not directory:
+        return None
+    path = os.path.join(directory, name)  # noqa: PTH118  # foreign, and only handed on
+    try:
+        return os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise _unusable(name, f"cannot be opened: {error.strerror}") from error
 
 
 def _unusable(name: str, reason: str) -> ConfigError:

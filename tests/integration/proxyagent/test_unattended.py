@@ -63,6 +63,32 @@ def test_a_robot_logs_itself_in_and_stays_so_across_restarts(
     assert dongle.pin not in agent.log
 
 
+@pytest.mark.parametrize(
+    ("sealed", "said"),
+    [
+        pytest.param("Whxqht+dQJax1aZeCGLxmiAAAAAB", "a stolen disk yields it", id="host"),
+        pytest.param(None, "nobody knows", id="unknown"),
+        pytest.param("k6iUCUh0RJCQyvL8k8q1UyAAAAAB", None, id="tpm2"),
+    ],
+)
+def test_the_status_says_what_the_pin_is_sealed_to(
+    start_agent: AgentMaker, seal: Sealer, dongle: Dongle, sealed: str | None, said: str | None
+) -> None:
+    seal(dongle.pin)
+    file = Path(os.environ["CREDENTIALS_DIRECTORY"], "robot-pin.sealed")
+    if sealed is not None:
+        file.write_text(sealed)
+    try:
+        agent = start_agent(identity=SEALED, unlock=False)
+        wait_until(lambda: logged_in(agent))
+        shown = subprocess.run(agent.command("status"), capture_output=True, check=True, timeout=SECONDS, text=True)
+    finally:
+        file.unlink(missing_ok=True)
+    assert ("sealed PIN: sealed " in shown.stdout) == (said is not None)
+    assert (said or "") in shown.stdout
+    assert ("the sealed PIN is sealed" in agent.log) == (said is not None)
+
+
 def test_a_sealed_pin_that_failed_waits_for_a_person_across_restarts(
     start_agent: AgentMaker, seal: Sealer, shim: Shim, dongle: Dongle
 ) -> None:

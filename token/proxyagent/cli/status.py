@@ -12,6 +12,7 @@ from proxyagent.cli.words import TIMEOUT_SECONDS, printable
 from proxyagent.client import AgentStatus, agent_status
 from proxyagent.forecast import Level, moment
 from proxyagent.messages import NOT_RENEWED, IdentityStatus
+from proxyagent.sealing import WARNINGS
 
 EXIT_CODES = {Level.OK: 0, Level.SOON: 16, Level.EXPIRED: 17}
 
@@ -72,6 +73,8 @@ def _identity_lines(identity: IdentityStatus, now: datetime) -> Iterator[str]:
         yield f"dongle: {dongle.problem} ({dongle.hint})"
     if identity.unattended == "waits":
         yield "sealed PIN: failed, and waits for `proxyagent pin retry`"
+    if identity.seal in WARNINGS:
+        yield f"sealed PIN: {WARNINGS[identity.seal]}"
     for each in identity.attributes:
         until = f"until {moment(each.not_after, now)}" if each.not_after else "none"
         yield f"VOMS {' '.join(each.fqans)}: {until}" + (f"; renewal failed: {each.problem}" if each.problem else "")
