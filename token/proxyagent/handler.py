@@ -2,7 +2,6 @@
 
 import base64
 import logging
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -49,12 +48,27 @@ Unit = Callable[[], str | None]
 class Handler:
     """Answers requests of peers that the kernel has named."""
 
-    def __init__(self, config: Config, agent: Agent, clock: Clock, audit: AuditLog, *, memory_locked: bool) -> None:
+    def __init__(
+        self,
+        config: Config,
+        agent: Agent,
+        clock: Clock,
+        audit: AuditLog,
+        *,
+        operators: frozenset[int],
+        memory_locked: bool,
+    ) -> None:
+        """`operators` are the uids that may unlock the agent."""
+        self._operators = operators
         self._config = config
         self._agent = agent
         self._clock = clock
         self._audit = audit
         self._memory_locked = memory_locked
+
+    def is_operator(self, peer: Peer) -> bool:
+        """Whether the peer may unlock the agent."""
+        return peer.uid in self._operators
 
     def answer(self, channel: Channel, peer: Peer, unit: Unit) -> dict[str, Any]:
         """Read one request from the channel and do it; the answer as a message.
@@ -94,7 +108,7 @@ class Handler:
     def _status(self, peer: Peer) -> AgentStatus:
         profiles = self._config.profiles_of(peer.uid, peer.groups)
         visible = {self._config.identity_of(profile) for profile in profiles}
-        if is_operator(peer):
+        if self.is_operator(peer):
             visible = set(self._agent.identities)
         if not visible:
             raise DeniedError(f"uid {peer.uid} may not use this agent", hint="add it to a profile's uids")
@@ -122,7 +136,7 @@ class Handler:
         return IssueAnswer(chain=certificates_to_pem(chain))
 
     def _unlock(self, request: UnlockRequest, channel: Channel, peer: Peer) -> UnlockAnswer:
-        _check_operator(peer, "unlock the agent")
+        self._check_operator(peer, "unlock the agent")
         identity = self._agent.identity(request.identity)
         if request.pin_pad:
             session = identity.unlock(None, request.serial)
@@ -134,7 +148,7 @@ class Handler:
         return UnlockAnswer(session=session_status(session.identity, session.not_after))
 
     def _pin_retry(self, request: PinRetryRequest, peer: Peer) -> PinRetryAnswer:
-        _check_operator(peer, "let a PIN be tried again")
+        self._check_operator(peer, "let a PIN be tried again")
         identity = self._agent.identity(request.identity)
         waited = identity.allow_unattended()
         self._audit.record("pin-retry", identity=identity.name, uid=peer.uid, pid=peer.pid, waited=waited)
@@ -183,12 +197,6 @@ class Handler:
             )
         return voms
 
-
-def is_operator(peer: Peer) -> bool:
-    """Whether the peer may unlock the agent: root, or the agent's own user."""
-    return peer.uid in {0, os.geteuid()}
-
-
-def _check_operator(peer: Peer, what: str) -> None:
-    if not is_operator(peer):
-        raise DeniedError(f"uid {peer.uid} may not {what}", hint="run this as root or as the agent's user")
+    def _check_operator(self, peer: Peer, what: str) -> None:
+        if not self.is_operator(peer):
+            raise DeniedError(f"uid {peer.uid} may not {what}", hint="run this as root")

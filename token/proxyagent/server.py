@@ -18,11 +18,11 @@ from types import FrameType
 from proxyagent.audit import AuditLog
 from proxyagent.audit.limit import FloodLimit
 from proxyagent.errors import BusyError, ConfigError, ProxyAgentError
-from proxyagent.handler import Handler, is_operator
+from proxyagent.handler import Handler
 from proxyagent.peer import Peer, peer_of, unit_of
 from proxyagent.policy import AgentSection
 from proxyagent.protocol import Channel, failure
-from proxyagent.systemd import Notifier, activated_listener
+from proxyagent.systemd import Notifier
 
 _log = logging.getLogger(__name__)
 _RECEIVE_SECONDS = 10.0
@@ -44,8 +44,8 @@ class Server:
         self._warnings = FloodLimit(_WARNINGS_PER_MINUTE, datetime.now(UTC))
         self._wake_reader, self._wake_writer = socket.socketpair()
 
-    def run(self, ready: Callable[[], object], stopping: Callable[[], object]) -> None:
-        """Listen until SIGTERM or SIGINT.
+    def run(self, activated: socket.socket | None, ready: Callable[[], object], stopping: Callable[[], object]) -> None:
+        """Listen until SIGTERM or SIGINT: on the socket that systemd has handed over, else on one of our own.
 
         `ready` is called when clients can connect, `stopping` when no more can, so that those who wait for something
         are answered.
@@ -53,7 +53,6 @@ class Server:
         Raises:
             ConfigError: the socket cannot be made, or another agent listens on it.
         """
-        activated = activated_listener()
         listener = activated or listen(self._section.socket, self._section.socket_mode)
         inode = None if activated else self._section.socket.stat().st_ino
         try:
@@ -120,7 +119,7 @@ class Server:
     def _admit(self, peer: Peer) -> bool:
         with self._lock:
             # Users who join forces must not keep those out who can do something about it.
-            full = self._users.total() >= self._section.max_connections and not is_operator(peer)
+            full = self._users.total() >= self._section.max_connections and not self._handler.is_operator(peer)
             if full or self._users[peer.uid] >= self._section.max_connections_per_user:
                 return False
             self._users[peer.uid] += 1

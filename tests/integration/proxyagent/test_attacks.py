@@ -2,13 +2,14 @@
 
 import ctypes
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from proxyagent.client import agent_status, obtain_proxy, unlock_agent
 from proxyagent.errors import AgentUnreachableError
 from proxyagent.pin import Secret
 from tests.integration.proxyagent.conftest import AgentMaker
-from tests.integration.proxyagent.test_module import agent_helper, processes
+from tests.integration.proxyagent.test_module import agent_helper, is_listening, processes, wait_until
 
 SECONDS = 30.0
 NOBODY = 65534
@@ -121,8 +122,8 @@ runpy.run_module("proxyagent", run_name="__main__")
 
 
 @pytest.fixture
-def nobodys_agent(start_agent: AgentMaker, dongle: Dongle) -> Iterator[Agent]:
-    """An agent that runs as an unprivileged user, with a session."""
+def nobodys(start_agent: AgentMaker, dongle: Dongle) -> Agent:
+    """An agent that does not run yet, whose files are an unprivileged user's."""
     readable = subprocess.run(
         [*AS_NOBODY, sys.executable, "-P", "-c", "import proxyagent.hsm_helper"],
         check=False,
@@ -140,14 +141,50 @@ def nobodys_agent(start_agent: AgentMaker, dongle: Dongle) -> Iterator[Agent]:
         if parent.stat().st_mode & 0o001 == 0:
             parent.chmod(0o711)
     agent.directory.chmod(0o711)
-    command = [sys.executable, "-P", "-c", SERVE_AS_NOBODY, str(NOBODY), *agent.command("serve")[4:]]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, env={**os.environ, **dongle.environment}) as server:
+    return agent
+
+
+def serve_as_nobody(agent: Agent) -> list[str]:
+    return [sys.executable, "-P", "-c", SERVE_AS_NOBODY, str(NOBODY), *agent.command("serve")[4:]]
+
+
+@pytest.fixture
+def nobodys_agent(nobodys: Agent, dongle: Dongle) -> Iterator[Agent]:
+    """An agent that runs as an unprivileged user, and has made its socket itself."""
+    environment = {**os.environ, **dongle.environment}
+    with subprocess.Popen(serve_as_nobody(nobodys), stdout=subprocess.PIPE, env=environment) as server:
         try:
             assert server.stdout is not None
             assert b"listens on" in server.stdout.readline()
-            yield agent
+            yield nobodys
         finally:
             server.terminate()
+
+
+def test_the_user_of_a_service_may_not_unlock_it_and_root_may(nobodys: Agent) -> None:
+    activate = shutil.which("systemd-socket-activate")
+    if activate is None:
+        pytest.skip("needs the package systemd")
+    settings = [f"--setenv={name}={value}" for name, value in nobodys.dongle.environment.items()]
+    command = [activate, f"--listen={nobodys.socket}", *settings, *serve_as_nobody(nobodys)]
+    with ExitStack() as stack:
+        server = stack.enter_context(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+        stack.callback(server.kill)
+        wait_until(lambda: is_listening(nobodys.socket))
+        nobodys.socket.chmod(0o666)
+        for arguments in (("renew",), ("pin", "retry")):
+            refused = subprocess.run(
+                [*AS_NOBODY, *nobodys.command(*arguments)],
+                input=f"{nobodys.dongle.pin}\n",
+                capture_output=True,
+                check=False,
+                timeout=SECONDS,
+                text=True,
+            )
+            assert refused.returncode == 6, refused.stderr
+            assert f"error: uid {NOBODY} may not " in refused.stderr
+            assert "hint: run this as root" in refused.stderr
+        nobodys.unlock()
 
 
 def unlock_as_nobody(agent: Agent) -> None:

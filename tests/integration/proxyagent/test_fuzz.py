@@ -161,7 +161,8 @@ def target(tmp_path: Path, authority: CertificateAuthority, monkeypatch: pytest.
     agent.identities["robot"].issuer.change(session)
     now = clock.now()
     attributes = voms.make(holder=session.certificate, fqans=["/mice"], not_before=now, lifetime=12 * HOUR)
-    yield Target(Server(config.agent, Handler(config, agent, clock, audit, memory_locked=False), audit), attributes)
+    handler = Handler(config, agent, clock, audit, operators=frozenset({os.geteuid()}), memory_locked=False)
+    yield Target(Server(config.agent, handler, audit), attributes)
     agent.close()
     audit.close()
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from proxyagent.clock import SystemClock
 from proxyagent.handler import Handler
 from proxyagent.hardening import harden_process, lock_memory
 from proxyagent.server import Server
+from proxyagent.systemd import activated_listener
 
 
 @click.command("serve")
@@ -29,6 +31,9 @@ def command(config_path: Path) -> None:
     harden_process()
     memory_locked = lock_memory()
     log_to_stderr()
+    activated = activated_listener()
+    # An agent that a person runs is that person's. A service's user is nobody's, and shared with the PKCS#11 module.
+    operators = frozenset({0} if activated is not None else {0, os.geteuid()})
     clock = SystemClock()
     with contextlib.ExitStack() as stack:  # whatever fails at the end, the rest is done
         audit = AuditLog(
@@ -39,13 +44,15 @@ def command(config_path: Path) -> None:
         )
         stack.callback(audit.close)
         agent = Agent(config, clock, audit)
-        handler = Handler(config, agent, clock, audit, memory_locked=memory_locked)
+        handler = Handler(config, agent, clock, audit, operators=operators, memory_locked=memory_locked)
         stack.callback(audit.record, "stopped")
         stack.callback(agent.close)
         audit.record("started")
         agent.start()
         server = Server(config.agent, handler, audit)
-        server.run(lambda: click.echo(f"proxyagent listens on {config.agent.socket}"), agent.attributes.close)
+        server.run(
+            activated, lambda: click.echo(f"proxyagent listens on {config.agent.socket}"), agent.attributes.close
+        )
 
 
 def _tell_head(sequence: int, digest: str) -> None:
