@@ -54,6 +54,11 @@ class Template:
         """The text with each field replaced."""
         return self.text.format(**values)
 
+    @property
+    def is_constant(self) -> bool:
+        """Whether there is only one name that it gives."""
+        return all(field is None for _, field, _, _ in string.Formatter().parse(self.text))
+
     def match(self, name: str) -> dict[str, int] | None:
         """The field values that give exactly `name`, or None."""
         pattern = ""

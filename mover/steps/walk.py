@@ -11,7 +11,8 @@ from mover.ports import StorageEndpoint
 def walk_bundles(endpoint: StorageEndpoint, naming: LfnNaming) -> Iterator[dict[int, StoredFile]]:
     """The bundles in the endpoint's listings, by run: one item for each request, so that a walk can take its time.
 
-    Some tape systems list no file that is on tape only.
+    Folders whose names are known are not looked for: the base, for one, need not be ours to list. Some tape systems
+    list no file that is on tape only.
 
     Raises:
         ConfigError: the LFNs have no folder.
@@ -30,9 +31,12 @@ def walk_bundles(endpoint: StorageEndpoint, naming: LfnNaming) -> Iterator[dict[
             found = ((naming.run_of(file.path), file) for file in endpoint.list(folder))
             yield {run: file for run, file in found if run is not None}
             continue
-        names = [name for name in endpoint.directories(folder) if any(one.match(name) is not None for one in below[0])]
-        ahead += [(f"{folder}/{name}" if folder else name, below[1:]) for name in reversed(names)]
-        yield {}
+        known = all(one.is_constant for one in below[0])
+        names = [one.fill() for one in below[0]] if known else endpoint.directories(folder)
+        fitting = [name for name in names if any(one.match(name) is not None for one in below[0])]
+        ahead += [(f"{folder}/{name}" if folder else name, below[1:]) for name in reversed(fitting)]
+        if not known:
+            yield {}
 
 
 def stored_runs(endpoint: StorageEndpoint, naming: LfnNaming) -> set[int]:
