@@ -1,8 +1,7 @@
 """Raw data on tape is brought online ahead of the jobs, many files a request, and none twice in a short time."""
 
 import logging
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 
@@ -26,6 +25,7 @@ _LEAVE_ALONE = timedelta(minutes=1)
 #: What has not come after so long gives its turn to others, with words for a person.
 _PATIENCE = timedelta(hours=24)
 _MOST_A_REQUEST = 100
+_MOST_REMEMBERED = 20_000
 
 
 class _Found(Enum):
@@ -39,14 +39,6 @@ class _Found(Enum):
     """Lost, not available, or refused."""
 
 
-@dataclass(slots=True)
-class _Recall:
-    """A run's raw bundle that is waited for: since when, and the tape that was tried last."""
-
-    since: datetime
-    tried: str | None = None
-
-
 class Recaller(HelpfulThread):
     """A thread of its own, so that a slow tape holds up nothing.
 
@@ -56,7 +48,10 @@ class Recaller(HelpfulThread):
 
     def __init__(self, around: RecoSurroundings) -> None:
         super().__init__("recaller", around)
-        self._recalls: dict[str, _Recall] = {}
+        #: What the next jobs wait for, and since when.
+        self._waiting: dict[str, datetime] = {}
+        #: The tape at which a file was asked for last.
+        self._tried: dict[str, str] = {}
         self._found: dict[tuple[str, str], tuple[_Found, datetime]] = {}
         self._alone_until: dict[str, datetime] = {}
 
@@ -65,21 +60,19 @@ class Recaller(HelpfulThread):
         now = self._around.clock.now()
         self._found = {key: found for key, found in self._found.items() if found[1] > now}
         due: dict[str, dict[str, None]] = {}
-        for name, lfn in self._around.recalls.take():
-            # The job has seen that it is not online any more.
-            if self._last(name, lfn) in {None, _Found.ONLINE}:
+        wanted = dict(self._asked_by_jobs()) | dict(self._ahead(database, now))
+        for lfn, names in wanted.items():
+            if (name := self._choose(lfn, names)) is not None:
                 due.setdefault(name, {})[lfn] = None
-        for name, lfn in self._ahead(database, now):
-            due.setdefault(name, {})[lfn] = None
         asked, troubles = 0, []
-        names = [name for name in due if self._alone_until.get(name, now) <= now]
-        for name in names:
+        asked_at = [name for name in due if self._alone_until.get(name, now) <= now]
+        for name in asked_at:
             try:
                 asked += self._ask(endpoints[name], list(due[name]), now)
             except StorageError as error:
                 self._alone_until[name] = now + _LEAVE_ALONE
                 troubles.append(f"{error.message} ({error.hint})")
-        if names:
+        if asked_at:
             self.say("; ".join(troubles))
         return asked > 0
 
@@ -87,29 +80,47 @@ class Recaller(HelpfulThread):
         found = self._found.get((name, lfn))
         return found and found[0]
 
-    def _ahead(self, database: Database, now: datetime) -> Iterator[tuple[str, str]]:
-        """What the next jobs of campaigns need, and no disk has: endpoint and LFN."""
-        waiting: dict[str, _Recall] = {}
+    def _choose(self, lfn: str, names: Sequence[str]) -> str | None:
+        """The tape that is asked for the file now; None if it comes already, or none has it."""
+        if {_Found.ASKED, _Found.ONLINE} & {self._last(name, lfn) for name in names}:
+            return None
+        # The one that was tried last comes last.
+        tried = self._tried.get(lfn)
+        begin = names.index(tried) + 1 if tried in names else 0
+        chosen = next((name for name in (*names[begin:], *names[:begin]) if self._last(name, lfn) is None), None)
+        if chosen is not None:
+            self._tried.pop(lfn, None)
+            self._tried[lfn] = chosen
+            if len(self._tried) > _MOST_REMEMBERED:
+                del self._tried[next(iter(self._tried))]
+        return chosen
+
+    def _asked_by_jobs(self) -> Iterator[tuple[str, Sequence[str]]]:
+        """What jobs wait for now: LFN, and the tapes that have it."""
+        for lfn, names in self._around.recalls.take().items():
+            for name in names:
+                # The job has seen that it is not online any more.
+                if self._last(name, lfn) is _Found.ONLINE:
+                    del self._found[name, lfn]
+            yield lfn, names
+
+    def _ahead(self, database: Database, now: datetime) -> Iterator[tuple[str, Sequence[str]]]:
+        """What the next jobs of campaigns need, and no disk has: LFN, and the tapes that have it."""
+        waiting: dict[str, datetime] = {}
         for run in dict.fromkeys(runs_in_turn(database, ahead=self._around.reco.recall_ahead)):
             bundle = bundle_of(database, run)
             names = [] if bundle is None else self._tapes(database, bundle.id)
             if bundle is None or not names:
                 continue
-            recall = waiting[bundle.lfn] = self._recalls.get(bundle.lfn) or _Recall(now)
-            if now - recall.since > _PATIENCE:
-                recall.since = now
+            since = self._waiting.get(bundle.lfn, now)
+            if now - since > _PATIENCE:
+                since = now
                 late = _late(bundle.lfn, names)
                 log.warning("%s: %s (%s)", self.name, late.message, late.hint)
                 put_last(database, run, late, now=now)
-            if {_Found.ASKED, _Found.ONLINE} & {self._last(name, bundle.lfn) for name in names}:
-                continue
-            # The one that was tried last comes last.
-            begin = names.index(recall.tried) + 1 if recall.tried in names else 0
-            untried = [name for name in names[begin:] + names[:begin] if self._last(name, bundle.lfn) is None]
-            if untried:
-                recall.tried = untried[0]
-                yield untried[0], bundle.lfn
-        self._recalls = waiting
+            waiting[bundle.lfn] = since
+            yield bundle.lfn, names
+        self._waiting = waiting
 
     def _tapes(self, database: Database, bundle_id: int) -> list[str]:
         """The tapes that have it and are well, in their order; none if a disk has it too."""

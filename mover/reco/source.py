@@ -34,17 +34,20 @@ def choose_source(work: JobWork, bundle: BundleRecord) -> StorageEndpoint:
         NotOnlineError: it is on tape only; the recaller asks that it be staged.
         NoSourceError: no proven replica can be read now.
     """
+    tapes: list[str] = []
     coming, why = None, ""
     for endpoint in sorted(sources(work, bundle), key=lambda one: one.capabilities.tape):
         try:
-            _check_online(work, endpoint, bundle.lfn)
+            _check_online(endpoint, bundle.lfn)
         except NotOnlineError as error:
+            tapes.append(endpoint.name)
             coming = coming or error
         except StorageError as error:
             why += f"; {error.message}"
         else:
             return endpoint
     if coming is not None:
+        work.recalls.want(bundle.lfn, tapes)
         raise coming
     raise NoSourceError(
         f"run {bundle.run} has no proven replica that can be read now{why}",
@@ -52,11 +55,11 @@ def choose_source(work: JobWork, bundle: BundleRecord) -> StorageEndpoint:
     )
 
 
-def _check_online(work: JobWork, endpoint: StorageEndpoint, lfn: str) -> None:
-    """See that the file can be read at once; if it is on tape only, have the recaller ask for it.
+def _check_online(endpoint: StorageEndpoint, lfn: str) -> None:
+    """See that the file can be read at once.
 
     Raises:
-        NotOnlineError: it will come.
+        NotOnlineError: it is on tape only.
         StorageError: it is gone or lost, or the endpoint does not answer.
     """
     if not endpoint.capabilities.tape:
@@ -65,7 +68,6 @@ def _check_online(work: JobWork, endpoint: StorageEndpoint, lfn: str) -> None:
         return
     locality = endpoint.locality(lfn)
     if locality is Locality.TAPE:
-        work.recalls.want(endpoint.name, lfn)
         raise NotOnlineError(
             f"{endpoint.url(lfn)} is on tape only",
             hint="it is being brought online, and the job begins when it has come; nothing to do",
