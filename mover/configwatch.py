@@ -13,10 +13,22 @@ log = logging.getLogger("mover")
 class ConfigWatch:
     """Asked before anything that a policy must allow: a new one may ask for more. Any thread may ask."""
 
-    def __init__(self, config: Config, read: Callable[[], Config] | None = None) -> None:
-        """`read` reads the file anew; without it, the configuration never changes."""
+    def __init__(
+        self,
+        config: Config,
+        read: Callable[[], Config] | None = None,
+        *,
+        daemon: str = "engine",
+        stopped: str = "no run becomes safe, and no local file is released",
+    ) -> None:
+        """`read` reads the file anew; without it, the configuration never changes.
+
+        `stopped` says what the `daemon` does not do when it does.
+        """
         self._config = config
         self._read = read
+        self._daemon = daemon
+        self._stopped = stopped
         self._lock = threading.Lock()
         self._why = ""
 
@@ -32,6 +44,6 @@ class ConfigWatch:
             why = f"{error.message} ({error.hint})"
         with self._lock:
             if why and why != self._why:
-                log.warning("no run becomes safe, and no local file is released: %s; restart the engine", why)
+                log.warning("%s: %s; restart the %s", self._stopped, why, self._daemon)
             self._why = why
         return bool(why)

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 from zlib_ng import zlib_ng
@@ -54,8 +54,10 @@ class FileReader:
         self._read = True
 
 
-def digest_file(path: Path) -> BundleDigest:
+def digest_file(path: Path, *, alive: Callable[[], None] = lambda: None) -> BundleDigest:
     """Read a ready-made file once; it is its own only member, with sha256 and md5.
+
+    `alive` is called for each chunk; what it raises goes through.
 
     Raises:
         RunChangedError: it cannot be read, or is no plain file.
@@ -63,6 +65,7 @@ def digest_file(path: Path) -> BundleDigest:
     adler, size = 1, 0
     hashes = {name: hashlib.new(name, usedforsecurity=False) for name in ("sha256", "md5")}
     for chunk in _chunks(path):
+        alive()
         adler = zlib_ng.adler32(chunk, adler)
         size += len(chunk)
         for one in hashes.values():

@@ -2,6 +2,7 @@
 
 import logging
 from datetime import UTC, datetime
+from functools import partial
 
 import click
 
@@ -13,7 +14,7 @@ from mover.catalogue.runs import get_bundle
 from mover.cli.context import Context, pass_context
 from mover.cli.daemon import log_to_stderr, run_until_signalled
 from mover.cli.tables import console, moment, printable, table
-from mover.config import Config
+from mover.config import Config, load_config
 from mover.errors import ConfigError
 from mover.naming import LARGEST_RUN
 from mover.reco.again import cancel_job, retry_job
@@ -48,9 +49,11 @@ def agent(context: Context) -> None:
     log_to_stderr()
     log = logging.getLogger("mover")
     log.info("reco agent started: jobs by %s, software in %s", batch.name, settings.software.directory)
-    run_until_signalled(
-        RecoAgent(config, open_endpoints, batch, Releases(settings.software), SystemClock()), "reco agent"
+    read_config = partial(load_config, context.config_path)
+    daemon = RecoAgent(
+        config, open_endpoints, batch, Releases(settings.software), SystemClock(), read_config=read_config
     )
+    run_until_signalled(daemon, "reco agent")
 
 
 @reco.command()

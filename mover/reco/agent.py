@@ -6,6 +6,8 @@ Everything that matters is in the catalogue and in the batch system, so the agen
 
 import logging
 import threading
+from collections.abc import Callable
+from contextlib import closing
 from datetime import timedelta
 
 from mover.catalogue.campaigns import settle_campaigns
@@ -15,10 +17,12 @@ from mover.catalogue.outputs import forget_ready_made, job_of_bundle, kept_outpu
 from mover.catalogue.replicas import free_dead_claims
 from mover.catalogue.services import record_service
 from mover.config import Config
+from mover.configwatch import ConfigWatch
 from mover.errors import CatalogueError, ConfigError, MoverError
 from mover.lane import Gate, Lane, OpenEndpoints, Surroundings
 from mover.model import BundleKind
 from mover.ports import BatchSystem, Clock
+from mover.reco.alone import alone
 from mover.reco.finder import Finder
 from mover.reco.recaller import Recaller
 from mover.reco.recalls import Recalls
@@ -46,10 +50,18 @@ class RecoAgent:
     Args:
         open_endpoints: makes an adapter for each configured endpoint, under the reco credential, for one thread.
         batch: used by one thread at a time; closed at the end.
+        read_config: reads the configuration file anew, to see whether the policy is still what it was.
     """
 
     def __init__(
-        self, config: Config, open_endpoints: OpenEndpoints, batch: BatchSystem, releases: Releases, clock: Clock
+        self,
+        config: Config,
+        open_endpoints: OpenEndpoints,
+        batch: BatchSystem,
+        releases: Releases,
+        clock: Clock,
+        *,
+        read_config: Callable[[], Config] | None = None,
     ) -> None:
         if config.reco is None:
             raise ConfigError("there is no [reco] in the configuration", hint="docs/reco.md says what goes there")
@@ -60,6 +72,9 @@ class RecoAgent:
         self._wake = threading.Event()
         self._trouble = ""
         self._releases = releases
+        self._config_watch = ConfigWatch(
+            config, read_config, daemon="reco agent", stopped="no output's local file is let go of"
+        )
         lay_out(self._reco.scratch)
         self._batch = batch = SharedBatch(batch)
         self._watch = Watch(self._reco, batch, clock)
@@ -79,10 +94,20 @@ class RecoAgent:
         """Work until `stop`. Every thread has ended when this returns.
 
         Raises:
-            MoverError: the catalogue cannot be opened or written; the agent has stopped.
+            MoverError: another agent works here; or the catalogue cannot be opened or written: the agent has stopped.
         """
+        with (
+            closing(self._batch),
+            closing(Database(self._config.catalogue, create=True)) as database,
+            alone(self._config.catalogue, self._reco.scratch),
+        ):
+            self._run(database)
+        for worker in self.workers:
+            if worker.failure is not None:
+                raise worker.failure
+
+    def _run(self, database: Database) -> None:
         threads = [threading.Thread(target=worker.run, name=worker.name) for worker in self.workers]
-        database = Database(self._config.catalogue, create=True)
         try:
             record_service(database, "reco agent", self._config.digest(), now=self._clock.now())
             for thread in threads:
@@ -96,11 +121,6 @@ class RecoAgent:
             for thread in threads:
                 if thread.ident is not None:
                     thread.join()
-            self._batch.close()
-            database.close()
-        for worker in self.workers:
-            if worker.failure is not None:
-                raise worker.failure
 
     def stop(self) -> None:
         """Ask every thread to stop at the next safe moment; from any thread, but not from a signal handler."""
@@ -141,7 +161,9 @@ class RecoAgent:
             policy = self._config.policy_of(bundle.kind)
             if job.state not in _SETTLED or policy is None:
                 continue
-            if job.state is JobState.CANCELLED or standing(database, self._config, bundle, policy).holds:
+            if job.state is JobState.CANCELLED or (
+                standing(database, self._config, bundle, policy).holds and not self._config_watch.is_outdated()
+            ):
                 forget_ready_made(database, bundle)
 
     def _sweep(self, database: Database) -> None:

@@ -161,7 +161,7 @@ def _local_output(work: JobWork, made: JobOutputReport) -> Output:
             f"the {key} says that all is well, but there is no {path.name}: nothing was saved", hint=_expert(work)
         )
     try:
-        digest = digest_file(path)
+        digest = digest_file(path, alive=work.alive)
     except RunChangedError as error:
         raise JobFailedError(f"the output of the {key} cannot be read: {error.message}", hint=error.hint) from error
     if (digest.size_bytes, digest.adler32) != (made.size_bytes, made.adler32):

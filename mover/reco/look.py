@@ -4,7 +4,8 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,47 +16,45 @@ from mover.reco.limits import Limits
 _ENVIRONMENT = {"PATH": "/usr/bin:/bin", "LC_ALL": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
+#: `alive` is called so often while a look lasts.
+_ALIVE_SECONDS = 2.0
+
+Alive = Callable[[], None]
+
+
 class LookError(Exception):
     """The member is not what it should be; the text goes on after its name."""
 
 
-def tree_entries(path: Path, tree: str, limits: Limits) -> int:
-    """The number of entries of a ROOT file's tree, all of it read.
+def tree_entries(path: Path, tree: str, limits: Limits, alive: Alive) -> int:
+    """The number of entries of a ROOT file's tree, all of it read. What `alive` raises ends the look.
 
     Raises:
         LookError: there is no such tree, it cannot all be read, or not within the limits.
         OutputUncheckedError: the machine is in no state to tell.
     """
-    entries = _look("mover.reco.rootfile", {"path": str(path), "tree": tree}, limits).get("entries")
+    entries = _look("mover.reco.rootfile", {"path": str(path), "tree": tree}, limits, alive).get("entries")
     if type(entries) is not int or entries < 0:
         raise LookError(f"says nonsense of its tree {tree!r}")
     return entries
 
 
-def log_lines(path: Path, expressions: Sequence[str], limits: Limits) -> list[str | None]:
-    """For each regular expression the first line of the log that it is found in, or None.
+def log_lines(path: Path, expressions: Sequence[str], limits: Limits, alive: Alive) -> list[str | None]:
+    """For each regular expression the first line of the log that it is found in, or None; as `tree_entries`.
 
     Raises:
         LookError: that takes more than the limits.
         OutputUncheckedError: the machine is in no state to tell.
     """
     request = {"path": str(path), "expressions": list(expressions), "line_bytes": limits.log_line_bytes}
-    lines: list[str | None] = _look("mover.reco.logscan", request, limits)["lines"]
+    lines: list[str | None] = _look("mover.reco.logscan", request, limits, alive)["lines"]
     return lines
 
 
-def _look(program: str, request: dict[str, object], limits: Limits) -> dict[str, Any]:
+def _look(program: str, request: dict[str, object], limits: Limits, alive: Alive) -> dict[str, Any]:
     request |= {"memory_bytes": limits.memory_bytes, "cpu_seconds": limits.cpu_seconds}
     try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-B", "-m", program],
-            input=json.dumps(request).encode(),
-            capture_output=True,
-            env=_ENVIRONMENT,
-            cwd="/",
-            timeout=limits.wall_seconds,
-            check=False,
-        )
+        done = _run([sys.executable, "-P", "-B", "-m", program], json.dumps(request).encode(), limits, alive)
     except subprocess.TimeoutExpired as error:
         raise OutputUncheckedError(
             f"looking into a member of an output took over {limits.wall_seconds:.0f} s, though little of the processor",
@@ -87,3 +86,31 @@ def _look(program: str, request: dict[str, object], limits: Limits) -> dict[str,
     if "fault" in answer:
         raise LookError(str(answer["fault"])[:500])
     return answer
+
+
+def _run(command: list[str], request: bytes, limits: Limits, alive: Alive) -> subprocess.CompletedProcess[bytes]:
+    """Run it to its end.
+
+    Raises:
+        TimeoutExpired: it takes longer than the limit, and was killed.
+        OSError: it cannot be started.
+    """
+    deadline = time.monotonic() + limits.wall_seconds
+    pipe, unsent = subprocess.PIPE, [request]
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, env=_ENVIRONMENT, cwd="/") as process:
+        try:
+            while True:
+                left = deadline - time.monotonic()
+                try:
+                    output, errors = process.communicate(
+                        unsent.pop() if unsent else None, timeout=max(0.0, min(_ALIVE_SECONDS, left))
+                    )
+                except subprocess.TimeoutExpired:
+                    if left <= _ALIVE_SECONDS:
+                        raise
+                    alive()
+                else:
+                    return subprocess.CompletedProcess(command, process.returncode, output, errors)
+        except BaseException:
+            process.kill()
+            raise

@@ -3,7 +3,7 @@
 import hashlib
 import io
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -69,16 +69,18 @@ def check_output(
     expected: Expectation,
     scratch: Path,
     limits: Limits | None = None,
+    *,
+    alive: Callable[[], None] = lambda: None,
 ) -> Proof:
     """Read an output from its storage and say all that it lacks.
 
-    A file in `scratch` is never larger than its member; all of them are removed again. What the chunks raise goes
-    through.
+    A file in `scratch` is never larger than its member; all of them are removed again. `alive` is called every few
+    seconds while members are looked into. What it or the chunks raise goes through.
 
     Raises:
         OutputUncheckedError: nothing can be said, since this machine lacks something: space in `scratch`, a process.
     """
-    return _Check(contract, expected, limits or Limits()).run(chunks, scratch)
+    return _Check(contract, expected, limits or Limits(), alive).run(chunks, scratch)
 
 
 @dataclass
@@ -86,6 +88,7 @@ class _Check:
     contract: OutputContract
     expected: Expectation
     limits: Limits
+    alive: Callable[[], None]
     findings: Findings = field(default_factory=Findings)
     found: list[MemberDigest] = field(default_factory=list)
     spooled: dict[str, Path] = field(default_factory=dict)
@@ -163,7 +166,7 @@ class _Check:
         wanted = contract.entries_wanted(events)
         for name, path in self._matching(contract.member):
             try:
-                entries = tree_entries(path, contract.tree, self.limits)
+                entries = tree_entries(path, contract.tree, self.limits, self.alive)
             except LookError as error:
                 self.findings.add(f"{name} {error}")
                 continue
@@ -179,7 +182,7 @@ class _Check:
         expressions = (*contract.must_match, *contract.must_not_match)
         for name, path in self._matching(contract.member):
             try:
-                lines = log_lines(path, expressions, self.limits)
+                lines = log_lines(path, expressions, self.limits, self.alive)
             except LookError as error:
                 self.findings.add(f"{name} {error}")
                 continue

@@ -70,7 +70,9 @@ def _check(work: JobWork, bundle: BundleRecord, endpoint: StorageEndpoint) -> Pr
         adler32=bundle.digest.adler32 if bundle.digest else None,
     )
     with closing(endpoint.read(bundle.lfn, size_bytes=bundle.size_bytes + 1)) as chunks:
-        return check_output(_watched(work, chunks), work.settings.output, expected, work.reco.scratch / "proofs")
+        return check_output(
+            _watched(work, chunks), work.settings.output, expected, work.reco.scratch / "proofs", alive=work.alive
+        )
 
 
 def _physics_events(work: JobWork) -> int | None:

@@ -66,6 +66,7 @@ ALLOWED: dict[str, set[str]] = {
         "mover.htmlpage",
         "mover.ports",
         "mover.config",
+        "mover.configwatch",
         "mover.recoconfig",
         "mover.bundle",
         "mover.catalogue",

@@ -8,7 +8,7 @@ import pytest
 
 from mover.bundle.readymade import FileReader, digest_file
 from mover.bundle.stream import CHUNK_BYTES
-from mover.errors import RunChangedError
+from mover.errors import RunChangedError, StoppedError
 
 
 @pytest.fixture
@@ -31,6 +31,18 @@ def test_a_file_is_its_own_only_member(output: Path) -> None:
         digest.size_bytes,
         ["sha256", "md5"],
     )
+
+
+def test_who_waits_for_its_digests_hears_of_each_chunk_and_may_stop_it(output: Path) -> None:
+    heard: list[str] = []
+    digest_file(output, alive=lambda: heard.append("a chunk"))
+    assert len(heard) == 3
+
+    def stop() -> None:
+        raise StoppedError("stopped", hint="start again")
+
+    with pytest.raises(StoppedError):
+        digest_file(output, alive=stop)
 
 
 def test_it_is_read_in_chunks_and_is_then_known_to_be_the_same(output: Path) -> None:

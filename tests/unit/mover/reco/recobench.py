@@ -133,6 +133,7 @@ class RecoBench(Bench):
         self.clock = SettableClock()
         self.what_becomes: Callable[[JobSpec], JobStatus | None] = good
         self.batch = MemoryBatch(script=self._becomes, stages=stages)
+        self.changed_config: Config | None = None
         self.agent = self.start_agent()
 
     def _becomes(self, job: JobSpec) -> JobStatus | None:
@@ -142,7 +143,13 @@ class RecoBench(Bench):
         """Another agent, as after a restart."""
         assert self.config.reco is not None
         releases = Releases(self.config.reco.software)
-        return RecoAgent(self.config, self.open_endpoints, self.batch, releases, self.clock)
+        return RecoAgent(
+            self.config, self.open_endpoints, self.batch, releases, self.clock, read_config=self.config_now
+        )
+
+    def config_now(self) -> Config:
+        """What the configuration file says by now."""
+        return self.changed_config or self.config
 
     def turn(self) -> None:
         """Let the agent look around once, and every worker and lane do what there is to do."""

@@ -8,6 +8,7 @@ import pytest
 from mover.catalogue import custody
 from mover.catalogue.agreement import disagreements
 from mover.catalogue.jobs import JobRecord, claim_job, get_job, jobs_of
+from mover.catalogue.outputs import kept_outputs
 from mover.errors import BatchUnavailableError, StateError
 from mover.model import BundleKind
 from mover.ports import JobPhase, JobSpec, JobStatus
@@ -238,6 +239,20 @@ def test_beside_an_output_that_is_kept_nothing_is(reco: RecoBench) -> None:
     assert reco.where("RECO")["tape"] is ReplicaState.VERIFIED
     assert reco.config.reco is not None
     assert {path.name for path in (reco.config.reco.scratch / "jobs").glob("*/*")} == {"04742_offline.tar"}
+
+
+def test_an_output_is_let_go_by_no_old_policy(reco: RecoBench, caplog: pytest.LogCaptureFixture) -> None:
+    reco.changed_config = reco.config.model_copy(update={"experiment": "MICE2"})
+    reco.turns(6)
+    assert reco.where("RECO")["tape"] is ReplicaState.ARCHIVED
+    assert len(kept_outputs(reco.catalogue)) == 2
+    said = [message for message in caplog.messages if "restart" in message]
+    assert said == [
+        "no output's local file is let go of: the configuration has changed; restart the reco agent",
+    ]
+    reco.changed_config = None
+    reco.turn()
+    assert kept_outputs(reco.catalogue) == []
 
 
 def test_two_agents_with_two_releases_want_one_job_of_a_kind(reco: RecoBench) -> None:
