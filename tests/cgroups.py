@@ -121,6 +121,11 @@ class ServiceManager:
             self.stop()
             raise
 
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
     def control(self, *arguments: str) -> str:
         """What `systemctl` says."""
         done = self._systemctl(*arguments)
