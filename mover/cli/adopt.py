@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 import click
 
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.ranges import Number, each_run, parse_runs
 from mover.cli.tables import printable
 from mover.config import Config
@@ -28,8 +29,11 @@ from mover.wiring import build_endpoints
     metavar="HOURS",
     help="How long to wait for a file to come from tape.",
 )
+@json_option
 @pass_context
-def adopt(context: Context, names: tuple[str, ...], endpoints: tuple[str, ...], stage_hours: float) -> None:
+def adopt(
+    context: Context, names: tuple[str, ...], endpoints: tuple[str, ...], stage_hours: float, *, as_json: bool
+) -> None:
     """Read bundles that others made, compare them at every endpoint, and take them into the catalogue.
 
     A bundle is a tar of the run's files with their md5 digests in <run>.md5 among them, under the LFN that the
@@ -47,27 +51,29 @@ def adopt(context: Context, names: tuple[str, ...], endpoints: tuple[str, ...], 
         raise ConfigError(f"there is no endpoint {min(unknown)!r}", hint=f"there are {', '.join(config.places)}")
     adapters = build_endpoints(config)
     sites = Sites(config, adapters, Patience(stage_hours * 3600, time.sleep), names=endpoints)
-    refused: list[AdoptionError] = []
+    adopted: list[Adoption] = []
+    refused: list[tuple[int, AdoptionError]] = []
     nowhere = 0
     try:
         with context.catalogue(create=True) as database:
             for run, is_named in asked:
                 try:
-                    _say(adopt_run(database, config, sites, run, now=datetime.now(UTC)))
+                    adopted.append(adopt_run(database, config, sites, run, now=datetime.now(UTC)))
+                    if not as_json:
+                        _say(adopted[-1])
                 except FileMissingError:
                     if is_named:
                         raise
                     nowhere += 1
                 except AdoptionError as error:
                     click.echo(printable(f"run {run}: not adopted: {error.message}"), err=True)
-                    refused.append(error)
+                    refused.append((run, error))
     finally:
         for adapter in adapters.values():
             adapter.close()
-    if nowhere:
-        click.echo(f"{nowhere} of {len(asked)} runs are stored nowhere", err=True)
-    if refused:
-        raise AdoptionError(f"{len(refused)} of {len(asked)} runs were not adopted", hint=refused[0].hint)
+        if as_json:
+            print_json(_document(adopted, refused, nowhere))
+    _judge(len(asked), refused, nowhere)
 
 
 def _runs(config: Config, name: str) -> Iterator[tuple[int, bool]]:
@@ -84,6 +90,30 @@ def _runs(config: Config, name: str) -> Iterator[tuple[int, bool]]:
             f"{error} (and it is no LFN by `lfn` in `[bundle]`)", param_hint="LFN|RUN|A-B"
         ) from error
     yield from ((run, first == last) for run in runs)
+
+
+def _judge(asked: int, refused: list[tuple[int, AdoptionError]], nowhere: int) -> None:
+    if nowhere:
+        click.echo(f"{nowhere} of {asked} runs are stored nowhere", err=True)
+    if refused:
+        raise AdoptionError(f"{len(refused)} of {asked} runs were not adopted", hint=refused[0][1].hint)
+
+
+def _document(adopted: list[Adoption], refused: list[tuple[int, AdoptionError]], nowhere: int) -> dict[str, object]:
+    return {
+        "adopted": [
+            {
+                "run": one.run,
+                "lfn": one.lfn,
+                "new": one.is_new,
+                "replicas": [{"endpoint": name, "state": state.value} for name, state in one.replicas],
+                "not_asked": list(one.unasked),
+            }
+            for one in adopted
+        ],
+        "refused": [{"run": run, "message": error.message, "hint": error.hint} for run, error in refused],
+        "nowhere": nowhere,
+    }
 
 
 def _say(adopted: Adoption) -> None:

@@ -16,6 +16,7 @@ from mover.catalogue.audits import Audit, Outcome, begin_audit, counts, find_aud
 from mover.catalogue.database import Database
 from mover.cli.audit_progress import Display
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option
 from mover.cli.ranges import Number, parse_runs
 from mover.cli.reports import check_target, write_report
 from mover.cli.tables import console, printable, size, table
@@ -74,7 +75,7 @@ def _parse_runs(
     metavar="DIR|FILE",
     help="Write the report to FILE.html or FILE.json, or both into a directory.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
+@json_option
 @pass_context
 def audit(
     context: Context,

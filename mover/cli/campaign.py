@@ -1,6 +1,5 @@
 """`mover campaign`: have many runs reconstructed with one release, without disturbing those that come in."""
 
-import json
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from mover.catalogue.campaigns import (
     move_campaign,
 )
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.ranges import parse_runs
 from mover.cli.reco import settings_of
 from mover.cli.reports import check_target, write_report
@@ -23,7 +23,7 @@ from mover.reco.campaignpage import render_campaign
 from mover.reco.campaignreport import CampaignReport, report_campaign
 from mover.reco.campaigns import CampaignChoice, CampaignPlan, in_ranges, plan_campaign
 from mover.reco.releases import Releases
-from mover.states import CampaignEvent, JobState
+from mover.states import CampaignEvent, CampaignState, JobState
 
 _SHOWN = 20
 _MOST_RUNS = 1_000_000
@@ -76,6 +76,7 @@ def campaign() -> None:
     help="At most so many at a time; default: what [reco] allows, less the jobs of one run.",
 )
 @click.option("--dry-run", is_flag=True, help="Only say what it would do, and which runs are left out.")
+@json_option
 @pass_context
 def create(
     context: Context,
@@ -86,6 +87,7 @@ def create(
     iteration: int,
     most_jobs: int | None,
     dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Choose the runs whose raw data is proven and want their jobs; nothing is submitted before `campaign start`.
 
@@ -100,7 +102,10 @@ def create(
     most = most_jobs or max(1, settings.most_jobs - len(settings.kinds))
     with context.catalogue_to_read() if dry_run else context.catalogue() as database:
         plan = plan_campaign(database, context.config, Releases(settings.software), choice)
-        _say(plan)
+        if not as_json:
+            _say(plan)
+        elif dry_run:
+            print_json(_planned(plan, most, None))
         if dry_run:
             return
         made = create_campaign(
@@ -112,52 +117,59 @@ def create(
             chosen=str(choice),
             now=datetime.now(UTC),
         )
+    if as_json:
+        print_json(_planned(plan, most, made.id))
+        return
     click.echo(f"campaign {made.id} is created, at most {most} jobs at a time; `mover campaign start {made.id}` begins")
 
 
 @campaign.command()
 @click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@json_option
 @pass_context
-def start(context: Context, number: int) -> None:
+def start(context: Context, number: int, *, as_json: bool) -> None:
     """Let the jobs of a campaign have their turn, after those of runs that come in.
 
     \b
     Example:
       mover campaign start 3
     """
-    _move(context, number, CampaignEvent.STARTED)
+    _move(context, number, CampaignEvent.STARTED, as_json=as_json)
 
 
 @campaign.command()
 @click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@json_option
 @pass_context
-def pause(context: Context, number: int) -> None:
+def pause(context: Context, number: int, *, as_json: bool) -> None:
     """Submit no more jobs of a campaign; those that run go on to their proof.
 
     \b
     Example:
       mover campaign pause 3
     """
-    _move(context, number, CampaignEvent.PAUSED)
+    _move(context, number, CampaignEvent.PAUSED, as_json=as_json)
 
 
 @campaign.command()
 @click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@json_option
 @pass_context
-def resume(context: Context, number: int) -> None:
+def resume(context: Context, number: int, *, as_json: bool) -> None:
     """Go on with a paused campaign.
 
     \b
     Example:
       mover campaign resume 3
     """
-    _move(context, number, CampaignEvent.RESUMED)
+    _move(context, number, CampaignEvent.RESUMED, as_json=as_json)
 
 
 @campaign.command()
 @click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@json_option
 @pass_context
-def cancel(context: Context, number: int) -> None:
+def cancel(context: Context, number: int, *, as_json: bool) -> None:
     """Cancel a campaign for good: the agent ends its jobs that run; what has an output goes on to its proof.
 
     \b
@@ -166,12 +178,15 @@ def cancel(context: Context, number: int) -> None:
     """
     with context.catalogue() as database:
         ended = cancel_campaign(database, number, now=datetime.now(UTC))
+    if as_json:
+        print_json({"campaign": number, "state": CampaignState.CANCELLED.value, "cancelled_jobs": ended})
+        return
     click.echo(f"campaign {number} is cancelled, with {ended} jobs that had no output yet")
 
 
 @campaign.command()
 @click.argument("number", type=_NUMBER, metavar="[CAMPAIGN]", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option
 @pass_context
 def status(context: Context, number: int | None, *, as_json: bool) -> None:
     """Show all campaigns, or how far one is and what it needs.
@@ -187,7 +202,7 @@ def status(context: Context, number: int | None, *, as_json: bool) -> None:
         reports = [report_campaign(database, one, now=now) for one in numbers]
     if as_json:
         documents = [one.document() for one in reports]
-        click.echo(json.dumps(documents[0] if number is not None else documents, indent=1))
+        print_json(documents[0] if number is not None else documents)
     elif number is not None:
         _show(reports[0])
     elif reports:
@@ -204,7 +219,7 @@ def status(context: Context, number: int | None, *, as_json: bool) -> None:
     metavar="DIR|FILE",
     help="Write it to FILE.html or FILE.json, or both into a directory.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print it as JSON.")
+@json_option
 @pass_context
 def report(context: Context, number: int, *, output: Path | None, as_json: bool) -> None:
     """Report on a campaign: every job that failed, with what happened, and its history.
@@ -227,10 +242,24 @@ def report(context: Context, number: int, *, output: Path | None, as_json: bool)
         _show(found, most=len(found.failed) + len(found.troubled))
 
 
-def _move(context: Context, number: int, event: CampaignEvent) -> None:
+def _move(context: Context, number: int, event: CampaignEvent, *, as_json: bool) -> None:
     with context.catalogue() as database:
         moved: Campaign = move_campaign(database, number, event, now=datetime.now(UTC))
+    if as_json:
+        print_json({"campaign": moved.id, "state": moved.state.value})
+        return
     click.echo(f"campaign {moved.id} is {moved.state}")
+
+
+def _planned(plan: CampaignPlan, most_jobs: int, number: int | None) -> dict[str, object]:
+    return {
+        "campaign": number,
+        "chosen": str(plan.choice),
+        "new_jobs": len(plan.keys),
+        "taken_up_again": len(plan.again),
+        "most_jobs": most_jobs,
+        "left_out": [{"why": why, "runs": list(runs)} for why, runs in plan.left_out.items()],
+    }
 
 
 def _say(plan: CampaignPlan) -> None:

@@ -11,6 +11,7 @@ from mover.catalogue.backup import back_up
 from mover.catalogue.check import CHECKS, faults
 from mover.catalogue.export import export as export_lines
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.rebuild import rebuild
 from mover.cli.tables import printable, size
 from mover.durable import new_file
@@ -28,8 +29,9 @@ catalogue.add_command(rebuild)
 
 
 @catalogue.command()
+@json_option
 @pass_context
-def check(context: Context) -> None:
+def check(context: Context, *, as_json: bool) -> None:
     """Check the catalogue's file, custody chain and states.
 
     The engine may run meanwhile. What is stored at the endpoints is not looked at.
@@ -39,19 +41,25 @@ def check(context: Context) -> None:
       mover catalogue check
     """
     found: list[str] = []
+    checks: list[dict[str, object]] = []
     with context.catalogue_to_read() as database, database.snapshot():
         for name, one in CHECKS:
             these = faults(database, one)
-            click.echo(f"{name}: {'ok' if not these else _count(these)}")
+            checks.append({"check": name, "faults": these})
+            if not as_json:
+                click.echo(f"{name}: {'ok' if not these else _count(these)}")
             found += [f"{name}: {fault}" for fault in these]
         head = custody.head(database) if not found else custody.START
+    if as_json:
+        print_json({"whole": not found, "checks": checks, "custody_head": None if found else str(head)})
     if found:
         path = context.config.catalogue
         raise CatalogueError(
             f"the catalogue {path} is not whole:" + "".join(f"\n  {printable(fault)}" for fault in found),
             hint="stop the engine, keep the file as evidence, and restore a backup that is well",
         )
-    click.echo(f"custody head: {head}")
+    if not as_json:
+        click.echo(f"custody head: {head}")
 
 
 def _count(faults: list[str]) -> str:
@@ -60,8 +68,9 @@ def _count(faults: list[str]) -> str:
 
 @catalogue.command()
 @click.argument("file", type=_FILE)
+@json_option
 @pass_context
-def backup(context: Context, file: Path) -> None:
+def backup(context: Context, file: Path, *, as_json: bool) -> None:
     """Copy the catalogue to a new FILE, complete and checked, while the engine works.
 
     A backup is a catalogue: to restore it, stop the engine and put it in the catalogue's place.
@@ -72,6 +81,9 @@ def backup(context: Context, file: Path) -> None:
     """
     with context.catalogue_to_read() as database:
         back_up(database.copy_to, file)
+    if as_json:
+        print_json({"file": str(file), "size_bytes": file.stat().st_size})
+        return
     click.echo(f"{file}: {size(file.stat().st_size)}, checked and on the disk")
 
 

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 import click
 
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option, print_json
 from mover.config import Config
 from mover.errors import ConfigError
 
@@ -21,8 +22,9 @@ def config() -> None:
 
 @config.command()
 @click.option("--only-file", is_flag=True, help="Not what it names on this machine, which may come later.")
+@json_option
 @pass_context
-def check(context: Context, only_file: bool) -> None:
+def check(context: Context, only_file: bool, *, as_json: bool) -> None:
     """Say everything that is wrong at once: with the file, and with what it names on this machine.
 
     \b
@@ -30,15 +32,28 @@ def check(context: Context, only_file: bool) -> None:
       mover --config mover.toml config check
     """
     loaded = context.config
-    for doubt in _doubtful(loaded):
+    doubts = list(_doubtful(loaded))
+    for doubt in doubts:
         click.echo(f"warning: {doubt}", err=True)
     faults = [] if only_file else list(_missing(loaded))
+    if as_json:
+        print_json(
+            {
+                "file": str(context.config_path),
+                "good": not faults,
+                "experiment": loaded.experiment,
+                "endpoints": list(loaded.places),
+                "warnings": doubts,
+                "faults": faults,
+            }
+        )
     if faults:
         raise ConfigError(
             f"{context.config_path} is well-formed, but on this machine\n" + "\n".join(f"  {one}" for one in faults),
             hint="mend them, or the configuration; run this as the user that the engine runs as",
         )
-    click.echo(f"{context.config_path} is good: experiment {loaded.experiment}, {len(loaded.endpoint)} endpoints")
+    if not as_json:
+        click.echo(f"{context.config_path} is good: experiment {loaded.experiment}, {len(loaded.endpoint)} endpoints")
 
 
 def _doubtful(loaded: Config) -> Iterator[str]:

@@ -1,6 +1,5 @@
 """`mover custody`: whether the records are what was written, and the story of a run."""
 
-import json
 import textwrap
 from datetime import UTC, datetime
 from itertools import islice
@@ -11,12 +10,13 @@ import click
 
 from mover.catalogue import custody as records
 from mover.catalogue.agreement import disagreements
-from mover.catalogue.custody import CustodyRecord, Head
+from mover.catalogue.custody import Chain, CustodyRecord, Head
 from mover.catalogue.runs import get_run
 from mover.certificate.check import MAX_CERTIFICATE_BYTES, Checked, check_certificate
 from mover.certificate.issue import make_statement, sign
 from mover.cli.certificate import show_certificate, standing
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.tables import console, moment, printable
 from mover.durable import new_file
 from mover.errors import CatalogueError
@@ -56,8 +56,9 @@ def custody() -> None:
     multiple=True,
     help="A custody certificate that was kept elsewhere: what it has of the chain must be in it.",
 )
+@json_option
 @pass_context
-def verify(context: Context, noted: list[Head], certificates: tuple[BinaryIO, ...]) -> None:
+def verify(context: Context, noted: list[Head], certificates: tuple[BinaryIO, ...], *, as_json: bool) -> None:
     """Check that no custody record was changed, removed or put in, and that the catalogue says what they say.
 
     That the end was cut off shows only against a head that was noted elsewhere: the engine logs 'custody head'.
@@ -75,10 +76,18 @@ def verify(context: Context, noted: list[Head], certificates: tuple[BinaryIO, ..
     with context.catalogue_to_read() as database, database.snapshot():
         chain = records.verify(database, noted=noted)
         found = list(islice(disagreements(database), _SHOWN))
-    click.echo(
-        f"custody: {chain.records} records" + (f" from {chain.first_at} to {chain.last_at}" if chain.records else "")
-    )
-    click.echo(f"custody head: {chain.head}")
+    if as_json:
+        print_json(
+            {
+                "records": chain.records,
+                "first_at": chain.first_at,
+                "last_at": chain.last_at,
+                "head": str(chain.head),
+                "disagreements": found,
+            }
+        )
+    else:
+        _say(chain)
     if found:
         raise CatalogueError(
             "the catalogue does not say what its custody records say:"
@@ -86,12 +95,20 @@ def verify(context: Context, noted: list[Head], certificates: tuple[BinaryIO, ..
             + ("\n  and perhaps more" if len(found) == _SHOWN else ""),
             hint="somebody changed the catalogue outside the mover, or this is a bug; compare with a backup",
         )
-    click.echo("the catalogue's states are what the records say")
+    if not as_json:
+        click.echo("the catalogue's states are what the records say")
+
+
+def _say(chain: Chain) -> None:
+    click.echo(
+        f"custody: {chain.records} records" + (f" from {chain.first_at} to {chain.last_at}" if chain.records else "")
+    )
+    click.echo(f"custody head: {chain.head}")
 
 
 @custody.command()
 @_RUN
-@click.option("--json", "as_json", is_flag=True, help="For programs: a JSON array of the records.")
+@json_option
 @click.option(
     "--certificate",
     "file",
@@ -112,13 +129,13 @@ def show(context: Context, number: int, as_json: bool, file: Path | None) -> Non
       mover custody show 4742 --certificate 4742.certificate
     """
     if file is not None:
-        _certify(context, number, file)
+        _certify(context, number, file, as_json=as_json)
         return
     with context.catalogue_to_read() as database, database.snapshot():
         get_run(database, number)
         story = records.records(database, number)
     if as_json:
-        click.echo(json.dumps([_plain(one) for one in story], indent=1))
+        print_json([_plain(one) for one in story])
         return
     out = console()
     for one in story:
@@ -139,7 +156,7 @@ def show(context: Context, number: int, as_json: bool, file: Path | None) -> Non
 @click.option(
     "--signer", help="The name of the robot that must have signed it, such as '/C=UK/O=Site/CN=Robot - mover'."
 )
-@click.option("--json", "as_json", is_flag=True, help="For programs: the statement and who signed it.")
+@json_option
 def check(file: BinaryIO, ca_directory: Path, signer: str | None, as_json: bool) -> None:
     """Check a custody certificate, as at the time at which it says that it was signed.
 
@@ -152,13 +169,12 @@ def check(file: BinaryIO, ca_directory: Path, signer: str | None, as_json: bool)
     """
     checked = check_certificate(file.read(MAX_CERTIFICATE_BYTES + 1), ca_directory, now=_now(), signer=signer)
     if as_json:
-        found = {"signer": checked.signer.identity, "statement": checked.statement.model_dump()}
-        click.echo(json.dumps(found, indent=1))
+        print_json({"signer": checked.signer.identity, "statement": checked.statement.model_dump()})
     else:
         show_certificate(checked)
 
 
-def _certify(context: Context, number: int, file: Path) -> None:
+def _certify(context: Context, number: int, file: Path, *, as_json: bool) -> None:
     config = context.config
     places = {place.name: (place.site, place.kind.value) for place in config.endpoint}
     with context.catalogue_to_read() as database:
@@ -169,6 +185,9 @@ def _certify(context: Context, number: int, file: Path) -> None:
     with new_file(file) as partial:
         proxy = build_credentials(config).proxy()
         partial.write_bytes(sign(statement, proxy))
+    if as_json:
+        print_json({"file": str(file), "run": number, "state": statement.run.state, "signer": proxy.identity})
+        return
     click.echo(f"{file}: {printable(standing(statement))}; signed by {printable(proxy.identity)}")
 
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import click
 
-from mover.errors import MoverError
-
 json_option = click.option("--json", "as_json", is_flag=True, help="For programs: JSON, as docs/cli-json.md has it.")
 
 
@@ -19,8 +17,3 @@ def print_json(document: Any) -> None:
 def time_or_none(at: datetime | None) -> str | None:
     """A time as documents have it: ISO 8601, in UTC."""
     return None if at is None else at.isoformat()
-
-
-def plain_error(error: MoverError) -> dict[str, object]:
-    """An error within a document. Errors that end a command are words on standard error, as without --json."""
-    return {"message": error.message, "hint": error.hint, "exit_code": error.exit_code}

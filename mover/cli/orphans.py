@@ -6,16 +6,19 @@ import click
 
 from mover.catalogue.database import Database
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.tables import console, moment, printable, size, table
 from mover.errors import CredentialError, EndpointUnavailableError, MoverError, StorageError
+from mover.model import StoredFile
 from mover.ports import StorageEndpoint
 from mover.steps.orphans import Orphan, Stranger, Unlisted, find_orphans, remove_orphan
 
 
 @click.command()
 @click.option("--remove", is_flag=True, help="Remove our own; what is not known to be ours is never touched.")
+@json_option
 @pass_context
-def orphans(context: Context, remove: bool) -> None:
+def orphans(context: Context, remove: bool, *, as_json: bool) -> None:
     """Find temporary files of ours that nobody will use again, and files of others in our directories.
 
     \b
@@ -23,7 +26,7 @@ def orphans(context: Context, remove: bool) -> None:
       mover orphans
       mover orphans --remove
     """
-    rows: list[tuple[str, ...]] = []
+    files: list[tuple[str, StoredFile, bool, str]] = []
     silent: list[tuple[str, MoverError]] = []
     with context.catalogue() as database, context.endpoints() as endpoints:
         for endpoint in endpoints.values():
@@ -32,16 +35,40 @@ def orphans(context: Context, remove: bool) -> None:
                     if isinstance(found, Unlisted):
                         silent.append((f"{endpoint.name}: {found.folder} (but for what may be ours)", found.error))
                         continue
-                    file, whose = found.file, _deal_with(database, endpoint, found, remove=remove)
-                    rows.append((endpoint.name, file.path, size(file.size_bytes), moment(file.modified), whose))
+                    whose = _deal_with(database, endpoint, found, remove=remove)
+                    files.append((endpoint.name, found.file, isinstance(found, Orphan), whose))
             except (StorageError, CredentialError) as error:
                 silent.append((endpoint.name, error))
-    if rows:
+    if as_json:
+        print_json(_document(files, silent))
+    elif files:
+        rows = [
+            (name, file.path, size(file.size_bytes), moment(file.modified), whose) for name, file, _, whose in files
+        ]
         console().print(table(("endpoint", "file", "size", "modified", "whose"), rows))
     elif not silent:
         click.echo("there is nothing but bundles")
     if silent:
         _refuse(silent)
+
+
+def _document(
+    files: list[tuple[str, StoredFile, bool, str]], silent: list[tuple[str, MoverError]]
+) -> dict[str, object]:
+    return {
+        "files": [
+            {
+                "endpoint": name,
+                "path": file.path,
+                "size_bytes": file.size_bytes,
+                "modified": file.modified.isoformat(),
+                "ours": ours,
+                "whose": whose,
+            }
+            for name, file, ours, whose in files
+        ],
+        "not_looked_at": [{"where": where, "message": error.message, "hint": error.hint} for where, error in silent],
+    }
 
 
 def _deal_with(database: Database, endpoint: StorageEndpoint, found: Orphan | Stranger, *, remove: bool) -> str:

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 import click
 
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.tables import console, size, table
 from mover.steps.wants import PolicyPlan, apply_policy, plan_policy
 
@@ -15,8 +16,9 @@ def policy() -> None:
 
 
 @policy.command()
+@json_option
 @pass_context
-def plan(context: Context) -> None:
+def plan(context: Context, *, as_json: bool) -> None:
     """Show which replicas the policy wants and nobody has asked for yet. Nothing is changed.
 
     \b
@@ -25,12 +27,16 @@ def plan(context: Context) -> None:
     """
     with context.catalogue() as database:
         found = plan_policy(database, context.config)
-    _show(found)
+    if as_json:
+        print_json(_document(found))
+    else:
+        _show(found)
 
 
 @policy.command()
+@json_option
 @pass_context
-def apply(context: Context) -> None:
+def apply(context: Context, *, as_json: bool) -> None:
     """Want what `mover policy plan` shows; the engine makes it, after the live runs. Stored files are never removed.
 
     Restart the engine first: it goes by the policy that it was started with.
@@ -42,8 +48,27 @@ def apply(context: Context) -> None:
     with context.catalogue() as database:
         found = plan_policy(database, context.config)
         apply_policy(database, found, now=datetime.now(UTC))
+    if as_json:
+        print_json(_document(found))
+        return
     _show(found)
     click.echo(f"{sum(len(want.endpoints) for want in found.wants)} replicas are wanted now")
+
+
+def _document(found: PolicyPlan) -> dict[str, object]:
+    return {
+        "wants": [
+            {
+                "run": want.bundle.run,
+                "kind": want.bundle.kind.value,
+                "lfn": want.bundle.lfn,
+                "size_bytes": want.bundle.size_bytes,
+                "endpoints": list(want.endpoints),
+            }
+            for want in found.wants
+        ],
+        "not_safe_any_more": list(found.unsafe),
+    }
 
 
 def _show(found: PolicyPlan) -> None:

@@ -11,6 +11,7 @@ import click
 
 from mover.catalogue.database import Database
 from mover.cli.context import Context, pass_context
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.ranges import Number, each_run, parse_runs
 from mover.cli.tables import printable
 from mover.config import Config
@@ -53,6 +54,7 @@ _BESIDE = ("-wal", "-shm", "-journal")
 @click.option(
     "--no-local-files", is_flag=True, help="The run directory is empty because no run has local files any more."
 )
+@json_option
 @pass_context
 def rebuild(
     context: Context,
@@ -63,6 +65,7 @@ def rebuild(
     ranges: tuple[str, ...],
     stage_hours: float,
     no_local_files: bool,
+    as_json: bool,
 ) -> None:
     """Make the catalogue again from the manifests in the stored bundles. The old one is not touched.
 
@@ -90,13 +93,17 @@ def rebuild(
             for run in sorted(_listed(config, sites, has_names=bool(named)) | named):
                 one = rebuild_run(database, config, sites, run, deep=deep, now=datetime.now(UTC))
                 if one is not None:
-                    _say(one)
+                    if not as_json:
+                        _say(one)
                     rebuilt.append(one)
     finally:
         for adapter in adapters.values():
             adapter.close()
     entered = sum(one.state is not None for one in rebuilt)
-    click.echo(f"{entered} runs are in {into}")
+    if as_json:
+        print_json({"into": str(into), "entered": entered, "runs": [_document(one) for one in rebuilt]})
+    else:
+        click.echo(f"{entered} runs are in {into}")
     _judge(rebuilt)
 
 
@@ -137,6 +144,16 @@ def _new_catalogue(path: Path) -> Iterator[Database]:
             # Closing leaves none; a crash of SQLite's might.
             for suffix in _BESIDE:
                 Path(f"{partial}{suffix}").unlink(missing_ok=True)
+
+
+def _document(one: Rebuilt) -> dict[str, object]:
+    return {
+        "run": one.run,
+        "state": one.state.value if one.state else None,
+        "replicas": [{"endpoint": name, "state": state.value} for name, state in one.replicas],
+        "troubles": list(one.troubles),
+        "not_asked": list(one.unasked),
+    }
 
 
 def _say(one: Rebuilt) -> None:

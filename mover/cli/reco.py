@@ -13,6 +13,8 @@ from mover.catalogue.remains import Remains, troublesome_remains
 from mover.catalogue.runs import get_bundle
 from mover.cli.context import Context, pass_context
 from mover.cli.daemon import log_to_stderr, run_until_signalled
+from mover.cli.jobdocument import job_document, key_document
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.tables import console, moment, printable, table
 from mover.config import Config, load_config
 from mover.errors import ConfigError
@@ -58,8 +60,9 @@ def agent(context: Context) -> None:
 
 @reco.command()
 @click.argument("runs", type=_RUN, metavar="[RUN]…", nargs=-1)
+@json_option
 @pass_context
-def status(context: Context, runs: tuple[int, ...]) -> None:
+def status(context: Context, runs: tuple[int, ...], *, as_json: bool) -> None:
     """Show jobs: those that need a person or are under way, or all of some runs, with their stories.
 
     \b
@@ -67,12 +70,16 @@ def status(context: Context, runs: tuple[int, ...]) -> None:
       mover reco status
       mover reco status 4742
     """
-    out = console()
     with context.catalogue_to_read() as database:
         counts = count_jobs(database)
         jobs = [job for run in runs for job in jobs_of(database, run)] if runs else _interesting(database)
         lfns = {job.id: get_bundle(database, job.bundle_id).lfn for job in jobs if job.bundle_id is not None}
         remains = troublesome_remains(database)
+    if as_json:
+        documents = [job_document(job) | {"output": lfns.get(job.id)} for job in jobs]
+        print_json({"counts": {state.value: counts.get(state, 0) for state in JobState}, "jobs": documents})
+        return
+    out = console()
     out.print(", ".join(f"{number} {state}" for state, number in counts.items()) or "no job was wanted yet")
     if jobs:
         headings = ("run", "kind", "release", "state", "since", "attempts", "batch system", "output")
@@ -89,8 +96,9 @@ def status(context: Context, runs: tuple[int, ...]) -> None:
 @reco.command()
 @click.argument("release")
 @click.option("--withdraw", is_flag=True, help="Approve it no longer.")
+@json_option
 @pass_context
-def approve(context: Context, release: str, withdraw: bool) -> None:
+def approve(context: Context, release: str, withdraw: bool, *, as_json: bool) -> None:
     """Approve a software release: runs whose raw data comes from now on are reconstructed with the latest approved one.
 
     \b
@@ -103,46 +111,65 @@ def approve(context: Context, release: str, withdraw: bool) -> None:
     with context.catalogue() as database:
         if withdraw:
             withdraw_release(database, release, now=now)
-            click.echo(f"{release} is not approved here any more")
+            if as_json:
+                print_json({"release": release, "approved": False, "path": None, "remark": None})
+            else:
+                click.echo(f"{release} is not approved here any more")
             return
         found = Releases(settings.software).check(release, also_approved={release})
         approve_release(database, release, now=now)
+    if as_json:
+        print_json({"release": release, "approved": True, "path": str(found.path), "remark": found.remark or None})
+        return
     click.echo(f"{release} is approved: {found.path}{f'; {found.remark}' if found.remark else ''}")
 
 
 @reco.command()
 @click.argument("runs", type=_RUN, metavar="RUN…", nargs=-1, required=True)
+@json_option
 @pass_context
-def retry(context: Context, runs: tuple[int, ...]) -> None:
+def retry(context: Context, runs: tuple[int, ...], *, as_json: bool) -> None:
     """Have quarantined or cancelled jobs done again; where an output is stored already, as the next iteration.
 
     \b
     Example:
       mover reco retry 4742
     """
+    done: list[dict[str, object]] = []
     with context.catalogue() as database:
         for run in runs:
             again = [retry_job(database, job, now=datetime.now(UTC)) for job in _ended_badly(database, run)]
-            click.echo("\n".join(f"{key}: wanted again" for key in again) or f"run {run}: no job of it needs that")
+            done.append({"run": run, "jobs": [key_document(key) for key in again]})
+            if not as_json:
+                said = "\n".join(f"{key}: wanted again" for key in again)
+                click.echo(said or f"run {run}: no job of it needs that")
+    if as_json:
+        print_json({"runs": done})
 
 
 @reco.command()
 @click.argument("runs", type=_RUN, metavar="RUN…", nargs=-1, required=True)
+@json_option
 @pass_context
-def cancel(context: Context, runs: tuple[int, ...]) -> None:
+def cancel(context: Context, runs: tuple[int, ...], *, as_json: bool) -> None:
     """Cancel the jobs of runs that are not done: what runs is ended, what is quarantined is given up.
 
     \b
     Example:
       mover reco cancel 4742
     """
+    done: list[dict[str, object]] = []
     open_states = {JobState.WANTED, JobState.SUBMITTED, JobState.QUARANTINED}
     with context.catalogue() as database:
         for run in runs:
             jobs = [job for job in jobs_of(database, run) if job.state in open_states]
             for job in jobs:
                 cancel_job(database, job, now=datetime.now(UTC))
-            click.echo("\n".join(f"{job.key}: cancelled" for job in jobs) or f"run {run}: nothing to cancel")
+            done.append({"run": run, "jobs": [key_document(job.key) for job in jobs]})
+            if not as_json:
+                click.echo("\n".join(f"{job.key}: cancelled" for job in jobs) or f"run {run}: nothing to cancel")
+    if as_json:
+        print_json({"runs": done})
 
 
 def settings_of(config: Config) -> RecoConfig:

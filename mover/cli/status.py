@@ -11,6 +11,8 @@ from mover.catalogue.replicas import ReplicaRecord, replicas_of
 from mover.catalogue.runs import RunRecord, list_runs, raw_bundles
 from mover.catalogue.services import ServiceRecord, services_here
 from mover.cli.context import Context, pass_context
+from mover.cli.jobdocument import job_document, replica_document
+from mover.cli.jsonout import json_option, print_json
 from mover.cli.tables import console, moment, printable, table
 from mover.states import JobState, ReplicaState
 from mover.steps.lease import overlong_claims
@@ -19,8 +21,9 @@ _MOST_RUNS = 10
 
 
 @click.command()
+@json_option
 @pass_context
-def status(context: Context) -> None:
+def status(context: Context, *, as_json: bool) -> None:
     """Show every run: its state, its replicas, what needs a person, and what is tried again by itself.
 
     \b
@@ -34,6 +37,22 @@ def status(context: Context) -> None:
         raw = raw_bundles(database)
         services = services_here(database)
         overlong = overlong_claims(database, context.config, now=datetime.now(UTC))
+    people = [*_outdated(context, services), *_for_people(runs), *map(str, overlong), *_jobs_for_people(jobs)]
+    itself = list(_by_itself(runs, sick))
+    if as_json:
+        silent = [
+            {
+                "endpoint": one.name,
+                "since": one.since.isoformat(),
+                "asked_again_at": one.probe_at.isoformat(),
+                "problem": one.problem,
+                "hint": one.hint,
+            }
+            for one in sick.values()
+        ]
+        documents = [_document(run, all_, jobs[run.number], raw) for run, all_ in runs]
+        print_json({"runs": documents, "silent_endpoints": silent, "needs_person": people, "is_tried_again": itself})
+        return
     out = console()
     if not runs:
         out.print("no run was closed yet")
@@ -52,13 +71,25 @@ def status(context: Context) -> None:
         # Where nothing is reconstructed, there is nothing to say of it.
         shown = len(headings) if any(jobs.values()) else len(headings) - 1
         out.print(table(headings[:shown], [row[:shown] for row in rows]))
-    people = [*_outdated(context, services), *_for_people(runs), *map(str, overlong), *_jobs_for_people(jobs)]
-    for heading, lines in (("needs a person", people), ("is tried again", _by_itself(runs, sick))):
-        found = list(lines)
-        if found:
+    for heading, lines in (("needs a person", people), ("is tried again", itself)):
+        if lines:
             out.print(f"{heading}:")
-        for line in found:
+        for line in lines:
             out.print(printable(f"  {line}"), soft_wrap=True)
+
+
+def _document(
+    run: RunRecord, replicas: list[ReplicaRecord], jobs: list[JobRecord], raw: frozenset[int]
+) -> dict[str, object]:
+    return {
+        "run": run.number,
+        "state": run.state.value,
+        "since": run.since.isoformat(),
+        "problem": run.problem,
+        "hint": run.hint,
+        "replicas": [replica_document(one) for one in replicas if one.bundle_id in raw],
+        "jobs": [job_document(job) for job in jobs],
+    }
 
 
 def _outdated(context: Context, services: Iterable[ServiceRecord]) -> Iterator[str]:

@@ -21,10 +21,10 @@ from mover.catalogue.runs import BundleRecord, RunRecord
 from mover.catalogue.services import record_service
 from mover.cli.main import cli
 from mover.config import Config
+from mover.errors import AccessDeniedError
 from mover.model import BundleKind
 from mover.states import CampaignState, JobState, ReplicaState, RunState
 from mover.steps.archive import archive
-from mover.steps.close import close_run
 from mover.steps.transfer import transfer
 from mover.steps.verify import verify
 from mover.why.explain import explain
@@ -32,6 +32,7 @@ from mover.why.sentence import Needs, Sentence
 from mover.why.situation import Holder, Services, Situation
 from tests.unit.mover.bench import NOW, RUN, Bench
 from tests.unit.mover.reco.recobench import RecoBench
+from tests.unit.mover.running import SettableClock, work
 
 LATER = NOW + timedelta(minutes=5)
 SOON = "2026-01-02 03:09:05Z"
@@ -624,10 +625,9 @@ def test_why_for_programs(bench: Bench, mover: Mover) -> None:
     assert all(one.keys() == {"about", "says", "next", "needs"} for one in found["sentences"])
 
 
-def test_foreign_text_is_text(bench: Bench, mover: Mover) -> None:
-    (bench.config.runs.directory / "04742.\x1b[2J").touch()
-    (bench.config.runs.directory / "04742.001").unlink()
-    with pytest.raises(Exception, match="unsafe"):
-        close_run(bench.catalogue, bench.config, RUN, now=NOW)
-    assert "\x1b" not in mover("why", str(RUN))
-    assert "\x1b" not in mover("why", str(RUN), "--json")
+def test_foreign_text_is_text(bench: Bench, mover: Mover, clock: SettableClock) -> None:
+    bench.close_run()
+    bench.endpoints["disk"].fail_next(AccessDeniedError("go away \x1b[2J", hint="\x1b[31m"))
+    work(bench, "disk", clock)
+    assert "go away \\x1b[2J" in mover("why", str(RUN))
+    assert "\x1b" not in mover("why", str(RUN)) + mover("why", str(RUN), "--json")
