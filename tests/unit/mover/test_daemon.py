@@ -5,6 +5,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -31,17 +33,21 @@ run_until_signalled({"works": Works, "fails": Fails}[sys.argv[1]](), "engine")
 """
 
 
-def start(kind: str, tmp_path: Path, ear: socket.socket) -> subprocess.Popen[str]:
+@contextmanager
+def started(kind: str, tmp_path: Path, ear: socket.socket) -> Iterator[subprocess.Popen[str]]:
     ear.bind(str(tmp_path / "notify"))
     ear.settimeout(SECONDS)
     environment = {**os.environ, "NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "1000000"}
-    return subprocess.Popen(
-        [sys.executable, "-P", "-c", SCRIPT, kind], env=environment, stderr=subprocess.PIPE, text=True
-    )
+    command = [sys.executable, "-P", "-c", SCRIPT, kind]
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_systemd_hears_ready_alive_and_stopping(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, start("works", tmp_path, ear) as process:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, started("works", tmp_path, ear) as process:
         heard = [ear.recv(1000) for _ in range(4)]
         assert heard.count(b"READY=1") == 1
         assert heard.count(b"WATCHDOG=1") == 3
@@ -53,7 +59,7 @@ def test_systemd_hears_ready_alive_and_stopping(tmp_path: Path) -> None:
 
 
 def test_one_that_cannot_begin_is_never_ready(tmp_path: Path) -> None:
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, start("fails", tmp_path, ear) as process:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as ear, started("fails", tmp_path, ear) as process:
         _, said = process.communicate(timeout=SECONDS)
         assert process.returncode == 1
         assert "it cannot begin" in said
