@@ -121,18 +121,22 @@ class Supervisor:
                 reading.remove(output)
 
     def _below(self) -> set[int]:
-        self._reap()
-        return below_us()
+        # One that ended just after it had started another may hide both from a look; but a reaper has children then.
+        while self._reap():
+            if found := below_us():
+                return found
+        return set()
 
-    def _reap(self) -> None:
-        """Take note of processes that have ended, so that none stays a zombie."""
+    def _reap(self) -> bool:
+        """Take note of processes that have ended, so that none stays a zombie; whether there are others."""
         with contextlib.suppress(ChildProcessError):
             while True:
                 process, status = os.waitpid(-1, os.WNOHANG)
                 if process == 0:
-                    return
+                    return True
                 if process == self._command:
                     self._ended = os.waitstatus_to_exitcode(status)
+        return False
 
     def _drain(self, output: int, log: BoundedLog) -> None:
         deadline = time.monotonic() + _DRAIN_SECONDS
