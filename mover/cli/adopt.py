@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 
 import click
 
+from mover.cli.completion import endpoint_names
 from mover.cli.context import Context, pass_context
 from mover.cli.jsonout import json_option, print_json
 from mover.cli.ranges import Number, each_run, parse_runs
@@ -20,7 +21,14 @@ from mover.wiring import build_endpoints
 
 @click.command()
 @click.argument("names", metavar="LFN|RUN|A-B…", nargs=-1, required=True)
-@click.option("--endpoint", "endpoints", multiple=True, metavar="NAME", help="Ask there only (may be repeated).")
+@click.option(
+    "--endpoint",
+    "endpoints",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=endpoint_names,
+    help="Ask there only (may be repeated).",
+)
 @click.option(
     "--stage-hours",
     type=Number(min=0, max=24 * 14),

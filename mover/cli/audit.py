@@ -15,6 +15,7 @@ from mover.audit.report import Report, make_report, outcome_of, remedy_of, repli
 from mover.catalogue.audits import Audit, Outcome, begin_audit, counts, find_audit, get_audit, unfinished_audit
 from mover.catalogue.database import Database
 from mover.cli.audit_progress import Display
+from mover.cli.completion import endpoint_names
 from mover.cli.context import Context, pass_context
 from mover.cli.jsonout import json_option
 from mover.cli.ranges import Number, parse_runs
@@ -47,7 +48,14 @@ def _parse_runs(
     metavar="DAYS",
     help="Only those that no audit of this depth found good within so many days.",
 )
-@click.option("--endpoint", "endpoints", multiple=True, metavar="NAME", help="Ask there only (may be repeated).")
+@click.option(
+    "--endpoint",
+    "endpoints",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=endpoint_names,
+    help="Ask there only (may be repeated).",
+)
 @click.option("--deep", is_flag=True, help="Read every bundle back and hold each byte against the catalogue.")
 @click.option(
     "--limit-mb-per-second", type=Number(min=0.1, max=1e6), metavar="X", help="Read no faster than this, in all."

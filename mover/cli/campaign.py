@@ -12,6 +12,7 @@ from mover.catalogue.campaigns import (
     list_campaigns,
     move_campaign,
 )
+from mover.cli.completion import campaign_numbers, release_names
 from mover.cli.context import Context, pass_context
 from mover.cli.jsonout import json_option, print_json
 from mover.cli.ranges import parse_runs
@@ -56,7 +57,13 @@ def campaign() -> None:
 
 
 @campaign.command()
-@click.option("--release", required=True, metavar="RELEASE", help="The software release: there, and approved.")
+@click.option(
+    "--release",
+    required=True,
+    metavar="RELEASE",
+    shell_complete=release_names,
+    help="The software release: there, and approved.",
+)
 @click.option(
     "--runs", required=True, multiple=True, metavar="RUN|A-B[,…]", callback=_parse_runs, help="Which (may be repeated)."
 )
@@ -124,7 +131,7 @@ def create(
 
 
 @campaign.command()
-@click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@click.argument("number", type=_NUMBER, metavar="CAMPAIGN", shell_complete=campaign_numbers)
 @json_option
 @pass_context
 def start(context: Context, number: int, *, as_json: bool) -> None:
@@ -138,7 +145,7 @@ def start(context: Context, number: int, *, as_json: bool) -> None:
 
 
 @campaign.command()
-@click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@click.argument("number", type=_NUMBER, metavar="CAMPAIGN", shell_complete=campaign_numbers)
 @json_option
 @pass_context
 def pause(context: Context, number: int, *, as_json: bool) -> None:
@@ -152,7 +159,7 @@ def pause(context: Context, number: int, *, as_json: bool) -> None:
 
 
 @campaign.command()
-@click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@click.argument("number", type=_NUMBER, metavar="CAMPAIGN", shell_complete=campaign_numbers)
 @json_option
 @pass_context
 def resume(context: Context, number: int, *, as_json: bool) -> None:
@@ -166,7 +173,7 @@ def resume(context: Context, number: int, *, as_json: bool) -> None:
 
 
 @campaign.command()
-@click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@click.argument("number", type=_NUMBER, metavar="CAMPAIGN", shell_complete=campaign_numbers)
 @json_option
 @pass_context
 def cancel(context: Context, number: int, *, as_json: bool) -> None:
@@ -185,7 +192,7 @@ def cancel(context: Context, number: int, *, as_json: bool) -> None:
 
 
 @campaign.command()
-@click.argument("number", type=_NUMBER, metavar="[CAMPAIGN]", required=False)
+@click.argument("number", type=_NUMBER, metavar="[CAMPAIGN]", required=False, shell_complete=campaign_numbers)
 @json_option
 @pass_context
 def status(context: Context, number: int | None, *, as_json: bool) -> None:
@@ -212,7 +219,7 @@ def status(context: Context, number: int | None, *, as_json: bool) -> None:
 
 
 @campaign.command()
-@click.argument("number", type=_NUMBER, metavar="CAMPAIGN")
+@click.argument("number", type=_NUMBER, metavar="CAMPAIGN", shell_complete=campaign_numbers)
 @click.option(
     "--output",
     type=click.Path(path_type=Path),

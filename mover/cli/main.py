@@ -29,6 +29,7 @@ from mover.cli.run import run
 from mover.cli.status import status
 from mover.cli.streams import forget_output, open_standard_streams, output_error
 from mover.cli.tables import printable
+from mover.cli.top import top
 from mover.cli.why import why
 from mover.errors import MoverError, UnexpectedError
 
@@ -142,6 +143,7 @@ _COMMANDS = (
     release,
     run,
     status,
+    top,
     why,
 )
 for command in _COMMANDS:

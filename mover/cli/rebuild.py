@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from mover.catalogue.database import Database
+from mover.cli.completion import endpoint_names
 from mover.cli.context import Context, pass_context
 from mover.cli.jsonout import json_option, print_json
 from mover.cli.ranges import Number, each_run, parse_runs
@@ -35,7 +36,14 @@ _BESIDE = ("-wal", "-shm", "-journal")
     help="The new catalogue, which must not exist yet.",
 )
 @click.option("--deep", is_flag=True, help="Read every replica back and hold each byte against its manifest.")
-@click.option("--endpoint", "endpoints", multiple=True, metavar="NAME", help="Ask there only (may be repeated).")
+@click.option(
+    "--endpoint",
+    "endpoints",
+    multiple=True,
+    metavar="NAME",
+    shell_complete=endpoint_names,
+    help="Ask there only (may be repeated).",
+)
 @click.option(
     "--runs",
     "ranges",

@@ -11,6 +11,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.jobs import JobRecord, count_jobs, jobs_of, list_jobs
 from mover.catalogue.remains import Remains, troublesome_remains
 from mover.catalogue.runs import get_bundle
+from mover.cli.completion import release_names
 from mover.cli.context import Context, pass_context
 from mover.cli.daemon import log_to_stderr, run_until_signalled
 from mover.cli.jobdocument import job_document, key_document
@@ -94,7 +95,7 @@ def status(context: Context, runs: tuple[int, ...], *, as_json: bool) -> None:
 
 
 @reco.command()
-@click.argument("release")
+@click.argument("release", shell_complete=release_names)
 @click.option("--withdraw", is_flag=True, help="Approve it no longer.")
 @json_option
 @pass_context

@@ -235,6 +235,7 @@ CASES: dict[str, tuple[Callable[[Room], None], str, int]] = {
     "mover run quarantine": (_nothing, f"run quarantine {RUN} --reason x", 0),
     "mover run unquarantine": (_held, f"run unquarantine {RUN} --reason x", 0),
     "mover status": (_planned, "status", 0),
+    "mover top": (_started, "top", 0),
     "mover why": (_planned, "why 6000", 0),
 }
 
