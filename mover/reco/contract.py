@@ -4,9 +4,10 @@ import math
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from mover.naming import Template
+from mover.tables import Table
 
 _FIELDS = frozenset({"run", "iteration"})
 
@@ -36,11 +37,7 @@ def member_pattern(pattern: str, run: int, iteration: int) -> str:
     return Template.parse(pattern, required=set(), optional=_FIELDS).fill(run=run, iteration=iteration)
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class TreeContract(_Table):
+class TreeContract(Table):
     """`[[reco.output.tree]]`: a tree that each ROOT file of that name must have, readable to its last basket."""
 
     member: MemberPattern
@@ -59,7 +56,7 @@ class TreeContract(_Table):
         return max(self.minimum_entries, math.ceil(round(self.minimum_fraction * physics_events, 6)))
 
 
-class LogContract(_Table):
+class LogContract(Table):
     """`[[reco.output.log]]`: what the lines of a log must and must not say (regular expressions, found anywhere)."""
 
     member: MemberPattern
@@ -67,7 +64,7 @@ class LogContract(_Table):
     must_not_match: tuple[Expression, ...] = ()
 
 
-class OutputContract(_Table):
+class OutputContract(Table):
     """`[reco.output]`, `[mc.output]`: without a tree or a log, it says only that files are there."""
 
     members: tuple[MemberPattern, ...] = Field(min_length=1)

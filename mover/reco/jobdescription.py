@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from mover.errors import UnsafeNameError
 from mover.model import BundleDigest, check_name
 from mover.naming import Template
+from mover.tables import Table
 
 #: Sent along with each job, and run as `./job.py job.json`.
 WRAPPER = Path(__file__).parent / "files" / "job.py"
@@ -24,16 +25,12 @@ MOST_REPORT_BYTES = 64 << 10
 
 _FIELDS = frozenset({"bundle", "iteration", "output", "release", "run"})
 _MOST_BYTES = 1 << 60
-_Read = TypeVar("_Read", bound=BaseModel)
+_Found = TypeVar("_Found", bound="_Read")
 _LATEST = float(1 << 40)
 
 
 class JobReportError(Exception):
     """What a worker left is no report of this job; the text says why."""
-
-
-class _Wire(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def _name(name: str) -> str:
@@ -72,7 +69,7 @@ def command_line(
     )
 
 
-class StagedMember(_Wire):
+class StagedMember(Table):
     """A member that the staged bundle must have."""
 
     name: Name
@@ -80,7 +77,7 @@ class StagedMember(_Wire):
     digests: dict[Literal["sha256", "md5"], str]
 
 
-class StagedBundle(_Wire):
+class StagedBundle(Table):
     """The raw bundle as the worker must find it. `listing` is its `<run>.md5`, if it has one."""
 
     name: Name
@@ -106,7 +103,7 @@ class StagedBundle(_Wire):
         )
 
 
-class JobDescription(_Wire):
+class JobDescription(Table):
     """job.json. There is no credential in it, and nothing that a worker may not see.
 
     `setup` is sourced by `shell`; `command` is run with the environment that it leaves, and nothing else, in a
@@ -134,7 +131,13 @@ class JobDescription(_Wire):
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
-class JobOutputReport(_Wire):
+class _Read(BaseModel):
+    """Of a worker, and so read strictly: by `_read` alone."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class JobOutputReport(_Read):
     """What the worker says of the output that it made."""
 
     name: Name
@@ -143,7 +146,7 @@ class JobOutputReport(_Wire):
     sha256: Sha256
 
 
-class JobReport(_Wire):
+class JobReport(_Read):
     """report.json: how the job ended. `exit_code` is by the contract: 0 done, 1 transient, 2 reconstruction failed,
     3 script failed. `begun` and `ended` are the worker's clock, in seconds since 1970.
     """
@@ -161,7 +164,7 @@ class JobReport(_Wire):
     revision: Words | None
 
 
-class Heartbeat(_Wire):
+class Heartbeat(_Read):
     """What a job is at: the step in words, the worker's clock, and how much output there is by now."""
 
     step: Words
@@ -195,7 +198,7 @@ def read_heartbeat(raw: bytes) -> Heartbeat:
     return _read(Heartbeat, raw)
 
 
-def _read(kind: type[_Read], raw: bytes) -> _Read:
+def _read(kind: type[_Found], raw: bytes) -> _Found:
     if len(raw) > MOST_REPORT_BYTES:
         raise JobReportError(f"it has over {MOST_REPORT_BYTES} bytes")
     try:

@@ -3,21 +3,20 @@
 from pathlib import Path
 from string import Formatter
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from mover.errors import UnsafeNameError
 from mover.model import check_name, check_path
+from mover.tables import Table
 
 
-class SoftwareConfig(BaseModel):
+class SoftwareConfig(Table):
     """`[reco.software]`: one directory a release, and at most one way to say which are approved.
 
     `approved_file` (each line a release; # begins a comment) and `approved_symlink` are names beside the releases;
     `approved_pattern` is what their names must match, as in fnmatch(3). Without any of them, only what is approved by
     hand is.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     path: str = "/cvmfs/mice.egi.eu/{platform}/{release}"
     platform: str = Field(min_length=1)

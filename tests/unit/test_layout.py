@@ -73,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
         "mover.steps",
         "mover.lane",
     },
-    "mover.reco.contract": PURE,
+    "mover.reco.contract": PURE | {"mover.tables"},
     "mover.reco.limits": set(),
     "mover.reco.unpack": PURE | {"mover.bundle", "mover.reco.limits"},
     "mover.reco.look_process": set(),
@@ -83,8 +83,8 @@ ALLOWED: dict[str, set[str]] = {
     "mover.reco.proof": PURE
     | {"mover.bundle", "mover.reco.contract", "mover.reco.limits", "mover.reco.look", "mover.reco.unpack"},
     "mover.reco.events": PURE | {"mover.bundle"},
-    "mover.reco.jobdescription": PURE,
-    "mover.reco.software": PURE,
+    "mover.reco.jobdescription": PURE | {"mover.tables"},
+    "mover.reco.software": PURE | {"mover.tables"},
     "mover.reco.releases": PURE | {"mover.reco.software"},
     "mover.reco.releases_process": set(),
     "mover.wiring": PURE

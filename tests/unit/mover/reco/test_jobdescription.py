@@ -44,6 +44,14 @@ REPORT: dict[str, Any] = {
 }
 
 
+def test_a_description_has_numbers_where_they_belong() -> None:
+    fields = JOB.model_dump()
+    for name in ("run", "iteration", "wall_seconds", "log_bytes"):
+        for other in (True, "1"):
+            with pytest.raises(ValidationError, match=f"{name} must be a number"):
+                JobDescription.model_validate(fields | {name: other})
+
+
 def test_the_command_of_a_job() -> None:
     arguments = ("x.py", "--in", "{bundle}", "-n{iteration}", "{run:05d}", "{release}", "{output}")
     assert command_line(arguments, run=42, iteration=3, release="r", output="o.tar", bundle="00042.tar") == (

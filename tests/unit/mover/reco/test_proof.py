@@ -296,6 +296,9 @@ def test_what_the_storage_raises_goes_through(recon: bytes, scratch: Path) -> No
         ({"members": ["a"], "tree": [{"member": "a", "tree": "t", "minimum_fraction": 1.1}]}, "less than or equal"),
         ({"members": ["a"], "tree": [{"member": "a", "tree": "t", "entries_from": "x"}]}, "physics-events"),
         ({"members": ["a"], "other": 1}, "not permitted"),
+        ({"members": ["a"], "minimum_bytes": True}, "minimum_bytes must be a number"),
+        ({"members": ["a"], "tree": [{"member": "a", "tree": "t", "minimum_entries": True}]}, "must be a number"),
+        ({"members": ["a"], "tree": [{"member": "a", "tree": "t", "minimum_fraction": "1"}]}, "must be a number"),
     ],
 )
 def test_a_contract_that_means_nothing_is_refused(table: dict[str, Any], words: str) -> None:

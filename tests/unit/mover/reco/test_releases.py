@@ -203,6 +203,7 @@ def test_any_table_of_mounts_can_be_read(mounts: str) -> None:
         {"setup": "/etc/profile"},
         {"approved_file": "a/b"},
         {"approved_file": "a", "approved_pattern": "*"},
+        {"timeout_seconds": True},
     ],
 )
 def test_a_table_that_means_nothing_is_refused(table: dict[str, Any]) -> None:
