@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from mover.catalogue.found import FoundReplica
 from mover.config import Config
-from mover.errors import EndpointUnavailableError, ForeignFileError, StorageError
+from mover.errors import EndpointUnavailableError, ForeignFileError, NotOnlineError, StorageError
 from mover.model import BundleDigest, EndpointKind, StoredFile
 from mover.ports import StorageEndpoint
 from mover.states import ReplicaState
@@ -101,6 +101,9 @@ class Sites:
             return stored_adler32(endpoint, stored, self._patience.alive)
         except EndpointUnavailableError:
             raise
+        except NotOnlineError:
+            # It was asked for, and may have come by now.
+            pass
         except StorageError:
             if not endpoint.capabilities.tape or endpoint.locality(stored.path).online:
                 raise
