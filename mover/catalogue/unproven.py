@@ -8,6 +8,7 @@ from mover.catalogue.database import Database
 from mover.catalogue.replicas import ReplicaRecord
 from mover.catalogue.runs import move_run, state_of
 from mover.errors import MoverError
+from mover.model import BundleKind
 from mover.states import ReplicaEvent, RunEvent, RunState, next_replica_state
 
 
@@ -19,7 +20,7 @@ def record_unproven(
     wrong: Iterable[tuple[ReplicaRecord, MoverError]],
     now: datetime,
 ) -> None:
-    """What is lost is wanted again, what is wrong is quarantined, and a run that was safe is so no longer.
+    """What is lost is wanted again, what is wrong is quarantined, and a run whose raw data it is is not safe any more.
 
     Looking may have taken hours: a replica that has changed its state since it was looked up is left as it is.
 
@@ -38,7 +39,8 @@ def record_unproven(
             row = connection.execute(
                 "UPDATE replica SET state = ?, since = ?, next_attempt_at = ?, problem = ?, hint = ? "
                 "WHERE id = ? AND state = ? AND since = ? "
-                "RETURNING (SELECT lfn FROM bundle WHERE bundle.id = bundle_id) AS lfn",
+                "RETURNING (SELECT lfn FROM bundle WHERE bundle.id = bundle_id) AS lfn, "
+                "(SELECT kind FROM bundle WHERE bundle.id = bundle_id) AS kind",
                 (
                     state,
                     at,
@@ -54,7 +56,9 @@ def record_unproven(
                 continue
             facts = {"problem": problem.message} if problem else {}
             custody.append(connection, now, run, event, lfn=row["lfn"], endpoint=replica.endpoint, **facts)
-            changed[event].append(replica.endpoint)
+            # Whether a run is safe is a question of its raw data.
+            if row["kind"] == BundleKind.RAW:
+                changed[event].append(replica.endpoint)
         gone, bad = changed[ReplicaEvent.MISSING], changed[ReplicaEvent.GAVE_UP]
         if (gone or bad) and state_of(connection, run) is RunState.SAFE:
             move_run(connection, run, RunEvent.REPLICA_LOST, now, endpoints=gone, wrong=bad)

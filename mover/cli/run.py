@@ -299,7 +299,9 @@ def _say(number: int, looked: Looked) -> None:
         click.echo(f"run {number}: wrong at {name}: {printable(error.message)}\n  {printable(error.hint)}")
     for name, error in looked.unasked.items():
         click.echo(f"run {number}: not asked at {name}: {printable(error.message)}", err=True)
-    if not (looked.lost or looked.wrong or looked.unasked):
+    for lfn in looked.nowhere:
+        click.echo(f"run {number}: nothing is left of {lfn}: `mover campaign create --iteration` has it made again")
+    if not (looked.lost or looked.wrong or looked.unasked or looked.nowhere):
         click.echo(f"run {number}: every proven replica is there and right")
 
 
