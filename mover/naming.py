@@ -2,6 +2,7 @@
 
 import re
 import string
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from mover.errors import UnsafeNameError
@@ -12,6 +13,8 @@ LARGEST_RUN = 2**31 - 1
 
 _TEMPORARY = re.compile(r"(.+)\.mover-([0-9]{1,9})\.part", re.ASCII | re.DOTALL)
 _SPEC = re.compile(r"0?[1-9]?d?")
+#: The fields that are no numbers.
+_TEXT_FIELDS = frozenset({"release"})
 
 
 class TemplateError(ValueError):
@@ -20,7 +23,7 @@ class TemplateError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """A template such as ``{run:05d}.{part:03d}`` over integer fields, that can be filled and matched."""
+    """A template such as ``{run:05d}.{part:03d}`` over fields, numbers above all, that can be filled and matched."""
 
     text: str
     fields: frozenset[str]
@@ -60,18 +63,24 @@ class Template:
         return all(field is None for _, field, _, _ in string.Formatter().parse(self.text))
 
     def match(self, name: str) -> dict[str, int] | None:
-        """The field values that give exactly `name`, or None."""
+        """The numbers that give exactly `name`, or None."""
+        values = self.values(name)
+        return None if values is None else {field: one for field, one in values.items() if isinstance(one, int)}
+
+    def values(self, name: str) -> dict[str, int | str] | None:
+        """The field values, text among them, that give exactly `name`, or None."""
         pattern = ""
         named: set[str] = set()
         for literal, field, _, _ in string.Formatter().parse(self.text):
             pattern += re.escape(literal)
             if field is not None:
-                pattern += f"(?P={field})" if field in named else f"(?P<{field}>[0-9]{{1,12}})"
+                value = "[^/]{1,200}?" if field in _TEXT_FIELDS else "[0-9]{1,12}"
+                pattern += f"(?P={field})" if field in named else f"(?P<{field}>{value})"
                 named.add(field)
         found = re.fullmatch(pattern, name, re.ASCII)
         if found is None:
             return None
-        values = {field: int(digits) for field, digits in found.groupdict().items()}
+        values = {field: one if field in _TEXT_FIELDS else int(one) for field, one in found.groupdict().items()}
         return values if self.fill(**values) == name else None
 
 
@@ -147,11 +156,18 @@ class LfnNaming:
 
     def run_of(self, lfn: str) -> int | None:
         """The run whose bundle has this LFN, or None."""
-        for name in {step.name for step in self.steps} | {""}:
-            values = Template(self.template.text.replace("{step}", name), self.template.fields).match(lfn)
-            if values and values["run"] <= LARGEST_RUN and self.lfn(values["run"]) == lfn:
-                return values["run"]
+        for values in self.values_of(lfn):
+            run = values["run"]
+            if isinstance(run, int) and self.lfn(run) == lfn:
+                return run
         return None
+
+    def values_of(self, lfn: str) -> Iterator[dict[str, int | str]]:
+        """What the fields may be, the step aside, if the LFN is made by this naming; that it is, is not checked."""
+        for name in {step.name for step in self.steps} | {""}:
+            values = Template(self.template.text.replace("{step}", name), self.template.fields).values(lfn)
+            if values and int(values["run"]) <= LARGEST_RUN:
+                yield values
 
 
 def temporary_path(lfn: str, attempt: int) -> str:

@@ -1,5 +1,6 @@
 """The reco agent's part of the configuration: `[reco]`, what runs where, and `[job]`, what must come out."""
 
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
@@ -91,6 +92,15 @@ class RecoConfig(Table):
         return self
 
 
+@dataclass(frozen=True, slots=True)
+class OutputName:
+    """What the LFN of a job's output tells."""
+
+    run: int
+    release: str
+    iteration: int
+
+
 class JobConfig(Table):
     """`[job.reco]`, `[job.mc]`: the command, the file that it makes, its LFN, and what must be in it.
 
@@ -132,6 +142,23 @@ class JobConfig(Table):
         """
         text = self.lfn if iteration == 1 else self.lfn_again
         return self.naming(text, steps).lfn(run, release=check_name(release), iteration=iteration)
+
+    def output_of(self, lfn: str, steps: tuple[Step, ...]) -> "OutputName | None":
+        """Whose output has this LFN; None if no job's has."""
+        for text in (self.lfn, self.lfn_again):
+            for values in self.naming(text, steps).values_of(lfn):
+                name = OutputName(int(values["run"]), str(values["release"]), int(values.get("iteration", 1)))
+                try:
+                    if self.output_lfn(name.run, name.release, name.iteration, steps) == lfn:
+                        return name
+                except UnsafeNameError:
+                    continue
+        return None
+
+    def output_folders(self, steps: tuple[Step, ...]) -> list[list[list[Template]]]:
+        """What the folders of outputs may be called, as `LfnNaming.folder_patterns`: a list for each way."""
+        ways = [self.naming(text, steps).folder_patterns() for text in (self.lfn, self.lfn_again)]
+        return ways[:1] if ways[0] == ways[1] else ways
 
     @staticmethod
     def naming(text: str, steps: tuple[Step, ...]) -> LfnNaming:

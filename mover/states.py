@@ -83,6 +83,7 @@ class JobEvent(StrEnum):
     SUBMITTED = "job submitted"
     FAILED = "job failed for now"
     OUTPUT_TAKEN = "job output taken"
+    OUTPUT_FOUND = "job output found"
     OUTPUT_PROVEN = "job output proven"
     GAVE_UP = "job needs a person"
     RETRIED = "job retried by a person"
@@ -183,6 +184,7 @@ REPLICA_TABLE: tuple[Row[ReplicaState, ReplicaEvent], ...] = (
 
 JOB_TABLE: tuple[Row[JobState, JobEvent], ...] = (
     Row(JobState.WANTED, JobEvent.SUBMITTED, JobState.SUBMITTED, "the attempt's name is recorded before it is sent"),
+    Row(JobState.WANTED, JobEvent.OUTPUT_FOUND, JobState.COLLECTED, "a catalogue made again: its proof is made again"),
     Row(JobState.WANTED, JobEvent.GAVE_UP, JobState.QUARANTINED, "the reason is recorded"),
     Row(JobState.WANTED, JobEvent.CANCELLED, JobState.CANCELLED, "nothing runs"),
     Row(JobState.SUBMITTED, JobEvent.OUTPUT_TAKEN, JobState.COLLECTED, "its digests are recorded before any upload"),

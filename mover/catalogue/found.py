@@ -9,9 +9,10 @@ from datetime import datetime
 from mover.bundle.plan import BundlePlan
 from mover.catalogue import custody
 from mover.catalogue.database import Database
+from mover.catalogue.jobs import JobKey, move_job, want_jobs_within
 from mover.errors import CatalogueError, MoverError
 from mover.model import BundleDigest, BundleKind
-from mover.states import ReplicaEvent, ReplicaState, RunEvent, RunState, next_replica_state, next_run_state
+from mover.states import JobEvent, ReplicaEvent, ReplicaState, RunEvent, RunState, next_replica_state, next_run_state
 
 _PROOFS = (ReplicaEvent.UPLOADED, ReplicaEvent.CHECKED, ReplicaEvent.ON_TAPE)
 
@@ -51,7 +52,7 @@ def record_found(
     Raises:
         CatalogueError: the run is known already, or the LFN is another run's.
     """
-    run, digest = found.run, found.digest
+    run = found.run
     with database.transaction() as connection:
         _refuse_known(connection, found)
         state = next_run_state(RunState.UNKNOWN, event, subject=f"run {run}")
@@ -59,29 +60,64 @@ def record_found(
         connection.execute(
             "INSERT INTO run (number, state, since, closed_at) VALUES (?, ?, ?, ?)", (run, state, at, at)
         )
-        plan = found.plan and found.plan.to_json()
-        bundle = connection.execute(
-            "INSERT INTO bundle (run, kind, lfn, plan, size_bytes, adler32, digested_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
-            (run, found.kind, found.lfn, plan, digest.size_bytes, digest.adler32, at),
-        ).lastrowid
-        connection.executemany(
-            "INSERT INTO member (bundle_id, position, name, size_bytes, digests) VALUES (?, ?, ?, ?, ?)",
-            [
-                (bundle, position, one.name, one.size_bytes, json.dumps(one.digests))
-                for position, one in enumerate(digest.members)
-            ],
+        custody.append(connection, now, run, event, **_facts(found))
+        _insert(connection, found, backlog=backlog, first_upload=first_upload, now=now)
+
+
+def record_found_output(
+    database: Database, found: FoundBundle, key: JobKey, *, first_upload: int, now: datetime
+) -> None:
+    """Record a job whose output was found, as collected: what it is worth is for the reco agent to prove.
+
+    Raises:
+        CatalogueError: the job is known already, or the LFN is another bundle's.
+    """
+    with database.transaction() as connection:
+        _refuse_taken(connection, found)
+        if not want_jobs_within(connection, [key], now=now):
+            raise CatalogueError(f"the {key} is known already", hint=f"`mover reco status {key.run}` shows it")
+        row = connection.execute("SELECT max(id) AS id FROM job").fetchone()
+        # The names of attempts have this number: none of the lost catalogue's may come again.
+        job_id = max(row["id"], int(now.timestamp()))
+        connection.execute("UPDATE job SET id = ? WHERE id = ?", (job_id, row["id"]))
+        move_job(connection, job_id, JobEvent.OUTPUT_FOUND, now=now, **_facts(found))
+        bundle = _insert(connection, found, backlog=True, first_upload=first_upload, now=now)
+        connection.execute("UPDATE job SET bundle_id = ? WHERE id = ?", (bundle, job_id))
+
+
+def _facts(found: FoundBundle) -> dict[str, object]:
+    digest = found.digest
+    members = {one.name: dict(one.digests) for one in digest.members}
+    facts = {"size_bytes": digest.size_bytes, "adler32": digest.adler32, "members": members, **dict(found.facts)}
+    return {"lfn": found.lfn, "kind": found.kind, **facts}
+
+
+def _insert(
+    connection: sqlite3.Connection, found: FoundBundle, *, backlog: bool, first_upload: int, now: datetime
+) -> int | None:
+    """Insert the bundle and its replicas; the bundle's id."""
+    at, digest = now.isoformat(), found.digest
+    plan = found.plan and found.plan.to_json()
+    bundle = connection.execute(
+        "INSERT INTO bundle (run, kind, lfn, plan, size_bytes, adler32, digested_at) VALUES (?, ?, ?, ?, ?, ?, ?)",
+        (found.run, found.kind, found.lfn, plan, digest.size_bytes, digest.adler32, at),
+    ).lastrowid
+    connection.executemany(
+        "INSERT INTO member (bundle_id, position, name, size_bytes, digests) VALUES (?, ?, ?, ?, ?)",
+        [
+            (bundle, position, one.name, one.size_bytes, json.dumps(one.digests))
+            for position, one in enumerate(digest.members)
+        ],
+    )
+    for one in found.replicas:
+        _record_replica(connection, found, one, now)
+        problem = (one.problem.message, one.problem.hint) if one.problem else (None, None)
+        connection.execute(
+            "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at, backlog, uploads, problem, "
+            "hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (bundle, one.endpoint, one.state, at, at, backlog, first_upload, *problem),
         )
-        members = {one.name: dict(one.digests) for one in digest.members}
-        facts = {"size_bytes": digest.size_bytes, "adler32": digest.adler32, "members": members, **dict(found.facts)}
-        custody.append(connection, now, run, event, lfn=found.lfn, kind=found.kind, **facts)
-        for one in found.replicas:
-            _record_replica(connection, found, one, now)
-            problem = (one.problem.message, one.problem.hint) if one.problem else (None, None)
-            connection.execute(
-                "INSERT INTO replica (bundle_id, endpoint, state, since, next_attempt_at, backlog, uploads, problem, "
-                "hint) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (bundle, one.endpoint, one.state, at, at, backlog, first_upload, *problem),
-            )
+    return bundle
 
 
 def _refuse_known(connection: sqlite3.Connection, found: FoundBundle) -> None:
@@ -91,6 +127,10 @@ def _refuse_known(connection: sqlite3.Connection, found: FoundBundle) -> None:
             f"run {found.run} is known already: it is {known['state']}",
             hint=f"`mover run show {found.run}` tells its story; nothing was changed",
         )
+    _refuse_taken(connection, found)
+
+
+def _refuse_taken(connection: sqlite3.Connection, found: FoundBundle) -> None:
     taken = connection.execute("SELECT run FROM bundle WHERE lfn = ?", (found.lfn,)).fetchone()
     if taken:
         raise CatalogueError(

@@ -4,8 +4,9 @@ from collections.abc import Iterator
 
 from mover.errors import ConfigError
 from mover.model import StoredFile
-from mover.naming import LfnNaming
+from mover.naming import LfnNaming, Template
 from mover.ports import StorageEndpoint
+from mover.recoconfig import JobConfig, OutputName
 
 
 def walk_bundles(endpoint: StorageEndpoint, naming: LfnNaming) -> Iterator[dict[int, StoredFile]]:
@@ -18,25 +19,35 @@ def walk_bundles(endpoint: StorageEndpoint, naming: LfnNaming) -> Iterator[dict[
         ConfigError: the LFNs have no folder.
         StorageError: the endpoint does not answer.
     """
-    patterns = naming.folder_patterns()
+    for files in walk_files(endpoint, naming.folder_patterns(), naming.template.text):
+        found = ((naming.run_of(file.path), file) for file in files)
+        yield {run: file for run, file in found if run is not None}
+
+
+def walk_files(endpoint: StorageEndpoint, patterns: list[list[Template]], lfn: str) -> Iterator[list[StoredFile]]:
+    """The files in folders that are called like that, from the base down, as `walk_bundles` has them.
+
+    Raises:
+        ConfigError: there are no folders in `lfn`, the template.
+        StorageError: the endpoint does not answer.
+    """
     if not patterns:
         raise ConfigError(
-            f"`lfn` is {naming.template.text!r}, without a folder, and a base is not listed",
+            f"`lfn` is {lfn!r}, without a folder, and a base is not listed",
             hint="name the runs with `mover adopt`, or with --runs, instead",
         )
     ahead = [("", patterns)]
     while ahead:
         folder, below = ahead.pop()
         if not below:
-            found = ((naming.run_of(file.path), file) for file in endpoint.list(folder))
-            yield {run: file for run, file in found if run is not None}
+            yield endpoint.list(folder)
             continue
         known = all(one.is_constant for one in below[0])
         names = [one.fill() for one in below[0]] if known else endpoint.directories(folder)
-        fitting = [name for name in names if any(one.match(name) is not None for one in below[0])]
+        fitting = [name for name in names if any(one.values(name) is not None for one in below[0])]
         ahead += [(f"{folder}/{name}" if folder else name, below[1:]) for name in reversed(fitting)]
         if not known:
-            yield {}
+            yield []
 
 
 def stored_runs(endpoint: StorageEndpoint, naming: LfnNaming) -> set[int]:
@@ -47,3 +58,19 @@ def stored_runs(endpoint: StorageEndpoint, naming: LfnNaming) -> set[int]:
         StorageError: the endpoint does not answer.
     """
     return {run for found in walk_bundles(endpoint, naming) for run in found}
+
+
+def stored_outputs(endpoint: StorageEndpoint, job: JobConfig, naming: LfnNaming) -> set[OutputName]:
+    """The outputs of jobs of a kind in the endpoint's listings; `naming` is that of raw bundles.
+
+    Raises:
+        ConfigError: the LFNs have no folder.
+        StorageError: the endpoint does not answer.
+    """
+    return {
+        name
+        for patterns in job.output_folders(naming.steps)
+        for files in walk_files(endpoint, patterns, job.lfn)
+        for file in files
+        if (name := job.output_of(file.path, naming.steps)) is not None
+    }

@@ -33,7 +33,7 @@ ALLOWED: dict[str, set[str]] = {
     "mover.credential": PURE | {"mover.agentstate", "proxyagent.client"},
     "mover.storage": PURE | {"mover.ports", "mover.durable", "mover.gridtls"},
     "mover.storage.gfalcopy_process": {"proxyagent.client"},
-    "mover.steps": PURE | {"mover.ports", "mover.config", "mover.bundle", "mover.catalogue"},
+    "mover.steps": PURE | {"mover.ports", "mover.config", "mover.recoconfig", "mover.bundle", "mover.catalogue"},
     "mover.alarms": PURE | {"mover.agentstate", "mover.ports", "mover.config", "mover.catalogue", "mover.steps"},
     "mover.metrics": PURE | {"mover.agentstate", "mover.alarms", "mover.config", "mover.catalogue", "mover.steps"},
     "mover.why": PURE
