@@ -47,8 +47,8 @@ class ArcBatch:
 
     @property
     def name(self) -> str:
-        """The software's name."""
-        return "arc"
+        """The software, and which compute element: another one knows nothing of this one's jobs."""
+        return f"arc at {self._rest.host}"
 
     @property
     def capabilities(self) -> BatchCapabilities:

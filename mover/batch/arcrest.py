@@ -74,6 +74,8 @@ class ArcRest:
         if parts.scheme != "https" or not parts.hostname or parts.username or parts.query or parts.fragment:
             raise ConfigError(f"bad URL of a compute element {url!r}", hint="write it as https://host:443/arex")
         self.url = url.rstrip("/")
+        #: The compute element, with its port if that is not the usual one.
+        self.host = parts.netloc.lower()
         self._credentials = credentials
         self._ca_directory = ca_directory
         self._answer_seconds = answer_seconds

@@ -301,3 +301,9 @@ def test_a_server_that_fails_is_quoted_without_its_control_characters(arc: ArcSi
 def test_a_bad_url_is_refused_at_once(arc: ArcSite, url: str) -> None:
     with pytest.raises(ConfigError, match="compute element"):
         arc.open(url=url)
+
+
+def test_jobs_are_those_of_one_compute_element(arc: ArcSite) -> None:
+    urls = ("https://CE.example.org/arex", "https://ce.example.org:8443/arex")
+    one, other = (arc.open(url=url) for url in urls)
+    assert (one.name, other.name) == ("arc at ce.example.org", "arc at ce.example.org:8443")
