@@ -252,49 +252,6 @@ def record_attempt(
         )
 
 
-def record_batch_id(database: Database, name: str, batch_id: str | None) -> None:
-    """Note the batch system's answer to the submission of that name; None: it has nothing of it any more."""
-    with database.transaction() as connection:
-        connection.execute("UPDATE job SET batch_id = ? WHERE name = ?", (batch_id, name))
-
-
-def record_look(database: Database, name: str, *, phase: str, status: str, exit_code: int | None, ended: bool) -> None:
-    """Note what the batch system says of the attempt of that name."""
-    with database.transaction() as connection:
-        connection.execute(
-            "UPDATE job SET phase = ?, status = ?, exit_code = ?, ended = ?, missing_since = NULL WHERE name = ?",
-            (phase, status, exit_code, ended, name),
-        )
-
-
-def record_end(database: Database, name: str, *, phase: str, status: str, exit_code: int | None, now: datetime) -> None:
-    """Note that an attempt has ended which nobody wants: nothing is to be done about it, but that it be forgotten."""
-    with database.transaction() as connection:
-        connection.execute(
-            "UPDATE job SET phase = ?, status = ?, exit_code = ?, ended = 1, missing_since = NULL WHERE name = ?",
-            (phase, status, exit_code, name),
-        )
-        for row in connection.execute("SELECT * FROM job WHERE name = ?", (name,)).fetchall():
-            _note_remains(connection, row, now)
-
-
-def record_missing(database: Database, name: str, *, now: datetime) -> None:
-    """Note since when the batch system does not know the attempt."""
-    with database.transaction() as connection:
-        connection.execute(
-            "UPDATE job SET missing_since = coalesce(missing_since, ?) WHERE name = ?", (now.isoformat(), name)
-        )
-
-
-def record_heartbeat(database: Database, name: str, heartbeat: str, *, now: datetime) -> None:
-    """Note the attempt's sign of life; its time is when it was first seen so, by our clock."""
-    with database.transaction() as connection:
-        connection.execute(
-            "UPDATE job SET heartbeat = ?, heartbeat_at = ? WHERE name = ? AND heartbeat IS NOT ?",
-            (heartbeat, now.isoformat(), name, heartbeat),
-        )
-
-
 def record_job_event(
     database: Database,
     claim: JobClaim,
@@ -362,12 +319,6 @@ def record_job_failure(
         )
 
 
-def record_job_problem(database: Database, name: str, error: MoverError) -> None:
-    """Note what is wrong with the attempt of that name, while it goes on."""
-    with database.transaction() as connection:
-        connection.execute("UPDATE job SET problem = ?, hint = ? WHERE name = ?", (error.message, error.hint, name))
-
-
 def postpone_job(database: Database, claim: JobClaim, *, until: datetime, why: str) -> None:
     """Look at the job again later; nothing is wrong.
 
@@ -416,8 +367,15 @@ def move_claimed_job(
     state = next_job_state(JobState(row["state"]), event, subject=str(claim.key))
     connection.execute("UPDATE job SET state = ?, since = ? WHERE id = ?", (state, now.isoformat(), claim.job_id))
     if row["state"] == JobState.SUBMITTED:
-        _note_remains(connection, row, now)
+        note_remains_of(connection, row, now)
     custody.append(connection, now, claim.key.run, event, job=str(claim.key), **facts)
+
+
+def note_remains_of(connection: sqlite3.Connection, row: sqlite3.Row, now: datetime) -> None:
+    """Note that the batch system may keep something of the latest attempt, which is over."""
+    if row["batch"] is not None and row["name"] is not None:
+        batch_id = row["batch_id"] or row["name"]
+        note_remains(connection, batch=row["batch"], batch_id=batch_id, name=row["name"], now=now)
 
 
 def _free(database: Database, job_id: int, owner: str, fence: int) -> None:
@@ -436,13 +394,6 @@ def _guard(connection: sqlite3.Connection, claim: JobClaim) -> sqlite3.Row:
             f"the claim on the {claim.key} was taken over", hint="another agent works on it now; nothing to do"
         )
     return row
-
-
-def _note_remains(connection: sqlite3.Connection, row: sqlite3.Row, now: datetime) -> None:
-    """Note that the batch system may keep something of the latest attempt, which is over."""
-    if row["batch"] is not None and row["name"] is not None:
-        batch_id = row["batch_id"] or row["name"]
-        note_remains(connection, batch=row["batch"], batch_id=batch_id, name=row["name"], now=now)
 
 
 def _key(row: sqlite3.Row) -> JobKey:

@@ -5,7 +5,8 @@ from pathlib import Path
 
 from mover.bundle.plan import md5_name
 from mover.catalogue.approvals import approved_releases
-from mover.catalogue.jobs import jobs_under_way, postpone_job, record_attempt, record_batch_id
+from mover.catalogue.attempts import record_batch_id
+from mover.catalogue.jobs import jobs_under_way, postpone_job, record_attempt
 from mover.catalogue.runs import BundleRecord
 from mover.errors import JobRefusedError, NoSourceError, NotOnlineError, OutputError
 from mover.model import EndpointKind

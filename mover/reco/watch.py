@@ -3,11 +3,7 @@
 import logging
 from datetime import datetime, timedelta
 
-from mover.catalogue.database import Database
-from mover.catalogue.jobs import (
-    JobRecord,
-    jobs_in,
-    jobs_to_end,
+from mover.catalogue.attempts import (
     record_batch_id,
     record_end,
     record_heartbeat,
@@ -15,6 +11,8 @@ from mover.catalogue.jobs import (
     record_look,
     record_missing,
 )
+from mover.catalogue.database import Database
+from mover.catalogue.jobs import JobRecord, jobs_in, jobs_to_end
 from mover.errors import BatchError, JobTransientError
 from mover.ports import BatchSystem, Clock, JobPhase, JobStatus
 from mover.reco.jobdescription import HEARTBEAT_NAME
